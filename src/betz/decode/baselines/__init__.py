@@ -1,0 +1,1 @@
+"""The decoders that a lab already has: what Betz is measured against."""

@@ -1,0 +1,204 @@
+"""The decoder and recipe interfaces, and decoders on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from betz.core.errors import CheckpointError
+from betz.core.prediction import Array, Prediction
+from betz.core.session import BehaviorDim, Channel, Derivation, Session, channel_hash
+
+FORMAT_VERSION = 1
+MANIFEST, TENSORS = "decoder.json", "decoder.safetensors"
+KINDS = {"wiener": "betz.decode.baselines.wiener:WienerDecoder"}
+"""Class of each kind of saved decoder, imported when one is loaded."""
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderState:
+    """Everything a stream keeps between pushes, as a value.
+
+    Args:
+        bin: (B,) int64 next bin of each row; all that a decoder knows of absolute time.
+        frozen: (B,) bool.
+        arrays: the decoder's own state, each array (B, …).
+    """
+
+    bin: NDArray[np.int64]
+    frozen: NDArray[np.bool_]
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A calibrated decoder: bins of signals in, predictions out (architecture page, house rules 1, 2, 11).
+
+    ``latency_bins``: the prediction for bin k is emitted with bin k + latency_bins. ``context_bins``: how far back it
+    can look, None if unbounded. ``behavior`` carries the units of ``Prediction.values``.
+    """
+
+    bin_ms: float
+    latency_bins: int
+    context_bins: int | None
+    channels: tuple[Channel, ...]
+    behavior: tuple[BehaviorDim, ...]
+
+    def open(self, rows: int = 1, *, max_push_bins: int = 1) -> None:
+        """Start ``rows`` independent streams that take at most ``max_push_bins`` bins a push."""
+
+    def push(self, signals: Array, present: Array | None = None) -> Prediction:
+        """Decode the next bins: (B, N, C) signals, or (C,) when rows = 1; ``present`` (B, N) is False for lost bins."""
+        ...
+
+    def reset(self, rows: Array | None = None) -> None:
+        """Start the rows (int64 indices; None = all) anew: history and bin number are those of a fresh stream."""
+
+    def freeze(self, rows: Array) -> None:
+        """Freeze exactly these rows from now on: neither time nor output. An empty array thaws all."""
+
+    def snapshot(self) -> DecoderState:
+        """A copy of the state of all rows."""
+        ...
+
+    def restore(self, state: DecoderState) -> None:
+        """Undo everything since the snapshot."""
+
+    def save(self, folder: Path) -> None:
+        """Write it as safetensors + JSON; :func:`load` reads it back."""
+
+
+class Recipe(Protocol):
+    """What becomes a decoder by calibration: ``Wiener()``, a loaded generalist, …"""
+
+    def calibrate(
+        self,
+        session: Session,
+        *,
+        behavior: Sequence[str],
+        budget_s: float | None = None,
+        history: Any = None,
+        seed: int = 0,
+    ) -> Decoder:
+        """Fit to all of the session's usable, labelled bins (length by ``session.first(minutes=…)`` alone)."""
+        ...
+
+
+def save_decoder(
+    folder: Path, *, kind: str, decoder: Decoder, config: Mapping[str, Any], arrays: Mapping[str, Array]
+) -> None:
+    """Write a decoder as safetensors + JSON, the JSON last: a folder without it is no decoder.
+
+    Args:
+        folder: is made if needed; an older decoder in it is replaced.
+        kind: key of :data:`KINDS`.
+        decoder: gives bin width, channels and behavior.
+        config: JSON values the class needs besides the arrays.
+        arrays: float64 or int64 tensors.
+    """
+    from safetensors.numpy import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    manifest = {
+        "format": "betz decoder",
+        "version": FORMAT_VERSION,
+        "kind": kind,
+        "bin_ms": decoder.bin_ms,
+        "channels": [asdict(c) for c in decoder.channels],
+        "channel_hash": channel_hash(decoder.channels),
+        "behavior": [asdict(d) for d in decoder.behavior],
+        "config": dict(config),
+        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
+    }
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for name, content in ((TENSORS, tensors), (MANIFEST, json.dumps(manifest, indent=1).encode())):
+        part = folder / f".{name}.part"
+        part.write_bytes(content)
+        os.replace(part, folder / name)
+
+
+def load(folder: str | Path) -> Decoder:
+    """Load a decoder saved by ``Decoder.save``; nothing in the folder is executed.
+
+    Raises:
+        CheckpointError: it is no decoder, of a newer format, of an unknown kind, or damaged.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        version, kind = int(manifest["version"]), str(manifest["kind"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"this is no saved decoder ({type(error).__name__}: {error}).",
+            where=str(folder),
+            remedy=f"give a folder written by Decoder.save; it holds {MANIFEST} and {TENSORS}",
+        ) from None
+    if version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"format version {version} is newer than this Betz reads ({FORMAT_VERSION}).",
+            where=str(path),
+            remedy="update betz",
+        )
+    if kind not in KINDS:
+        raise CheckpointError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}.", where=str(path))
+    arrays = _read_tensors(folder / TENSORS, manifest.get("tensors_sha256", ""))
+    module, name = KINDS[kind].split(":")
+    try:
+        channels = tuple(Channel(**c) for c in manifest["channels"])
+        behavior = tuple(_dim(d) for d in manifest["behavior"])
+        made = getattr(importlib.import_module(module), name).from_saved(
+            bin_ms=float(manifest["bin_ms"]),
+            channels=channels,
+            behavior=behavior,
+            config=manifest["config"],
+            arrays=arrays,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the manifest does not fit ({type(error).__name__}: {error}).",
+            where=str(path),
+            remedy="calibrate and save the decoder again",
+        ) from None
+    if channel_hash(channels) != manifest["channel_hash"]:
+        raise CheckpointError("the channel list was changed after saving.", where=str(path))
+    assert isinstance(made, Decoder)
+    return made
+
+
+def _read_tensors(path: Path, sha256: str) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_tensors
+
+    try:
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError("SHA-256 differs from the manifest")
+        return dict(load_tensors(content))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"its tensors cannot be read ({error}).", where=str(path), remedy="copy or save the decoder again"
+        ) from None
+
+
+def _dim(values: Mapping[str, Any]) -> BehaviorDim:
+    found = dict(values)
+    derivation = found.pop("derivation", None)
+    if derivation is not None:
+        derivation = dict(derivation)
+        derivation["source"] = tuple(derivation["source"])
+        derivation["parameters"] = tuple((k, v) for k, v in derivation["parameters"])
+        derivation = Derivation(**derivation)
+    found["classes"] = tuple(found.get("classes", ()))
+    return BehaviorDim(**found, derivation=derivation)

@@ -1,0 +1,62 @@
+"""Every decoder keeps the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from betz.core.session import BehaviorDim, Channel, Series, Session
+from betz.core.timegrid import BinGrid
+from betz.decode.baselines.wiener import Wiener
+from betz.decode.decoder import Decoder, load
+from betz.testing import check_decoder
+
+
+def session(*, bin_ms: float, power: bool = False, minutes: float = 1.0) -> Session:
+    """Poisson counts (and power) that depend on a smooth two-dimensional velocity."""
+    rng = np.random.default_rng(1)
+    grid = BinGrid.from_ms(bin_ms)
+    bins = grid.bins_in(minutes)
+    velocity = np.stack([np.convolve(rng.normal(size=bins), np.ones(9) / 3, "same") for _ in range(2)], axis=1)
+    drive = velocity @ rng.normal(size=(2, 12)) * 0.4
+    counts = rng.poisson(np.exp(drive[:, :8])).astype(np.uint8)
+    channels = [Channel(f"c{i}") for i in range(8)]
+    dims = (BehaviorDim("hand_vx", "cm/s"), BehaviorDim("hand_vy", "cm/s"))
+    behavior = [Series(velocity, dims, 0, grid.ticks_per_bin)]
+    position = np.cumsum(velocity, axis=0)[:, :1] * grid.bin_s
+    behavior.append(Series(position, (BehaviorDim("hand_x", "cm"),), 0, grid.ticks_per_bin))
+    if power:
+        channels += [Channel(f"p{i}", "power", unit="uV^2") for i in range(4)]
+    return Session(
+        id="made-up",
+        subject="nobody",
+        grid=grid,
+        num_bins=bins,
+        channels=tuple(channels),
+        counts=counts,
+        power=(drive[:, 8:] * 1e-3 + 5).astype(np.float32) if power else None,
+        behavior=tuple(behavior),
+    )
+
+
+MAKERS: dict[str, Callable[[], Decoder]] = {
+    "wiener floor 50 ms": lambda: Wiener.floor().calibrate(session(bin_ms=50), behavior=["hand_vx", "hand_vy"]),
+    "wiener 20 ms": lambda: Wiener().calibrate(session(bin_ms=20), behavior=["hand_vx", "hand_x", "hand_vy"]),
+    "wiener pre-filtered": lambda: Wiener(prefilter_ms=(120,), span_ms=(300,)).calibrate(
+        session(bin_ms=100, minutes=2), behavior=["hand_vx", "hand_vy"]
+    ),
+    "wiener with power": lambda: Wiener(span_ms=(300,)).calibrate(
+        session(bin_ms=64, power=True), behavior=["hand_vx", "hand_vy"]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_contract(name: str, tmp_path: Path) -> None:
+    MAKERS[name]().save(tmp_path / "saved")
+    report = check_decoder(lambda: load(tmp_path / "saved"))
+    assert len(report.checks) == 15
+    assert report.worst_offline_error <= 1e-9
