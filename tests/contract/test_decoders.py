@@ -60,3 +60,41 @@ def test_contract(name: str, tmp_path: Path) -> None:
     report = check_decoder(lambda: load(tmp_path / "saved"))
     assert len(report.checks) == 15
     assert report.worst_offline_error <= 1e-9
+
+
+def test_lost_bins_carry_no_information() -> None:
+    """A lost bin counts as the calibration mean: on signals at their mean, losing bins changes nothing."""
+    decoder = Wiener().calibrate(session(bin_ms=50, minutes=2), behavior=["hand_vx", "hand_vy"])
+    mean = np.broadcast_to(decoder.scaler.mean, (1, 60, 8))
+    decoder.open(1, max_push_bins=60)
+    there = decoder.push(mean).values
+    decoder.reset()
+    lost = decoder.push(mean, np.arange(60)[None] % 3 > 0).values
+    assert np.abs(there - lost).max() < 1e-9
+
+
+def test_a_broken_decoder_fails_the_contract() -> None:
+    """The contract can fail: a decoder that looks one bin ahead, and one that keeps no state."""
+
+    class Ahead(type(MAKERS["wiener floor 50 ms"]())):  # type: ignore[misc]
+        def advance(self, signals_BNC, present_BN, state):  # type: ignore[no-untyped-def]
+            values, spread, after = super().advance(signals_BNC, present_BN, state)
+            return np.roll(values, -1, axis=1), spread, after
+
+    class Forgets(Ahead.__base__):  # type: ignore[misc,name-defined]
+        def advance(self, signals_BNC, present_BN, state):  # type: ignore[no-untyped-def]
+            values, spread, _ = super().advance(signals_BNC, present_BN, state)
+            return values, spread, self.initial_state(len(signals_BNC))
+
+    fitted = MAKERS["wiener floor 50 ms"]()
+    for broken in (Ahead, Forgets):
+        made = broken(
+            bin_ms=fitted.bin_ms,
+            channels=fitted.channels,
+            behavior=fitted.behavior,
+            scaler=fitted.scaler,  # type: ignore[attr-defined]
+            filters=fitted.filters,  # type: ignore[attr-defined]
+            report={},
+        )
+        with pytest.raises(AssertionError, match="streamed_equals_offline"):
+            check_decoder(lambda made=made: made)  # type: ignore[misc]
