@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import finish, need
 from rich.console import Console
 from rich.table import Table
 
 import betz
+from _common import finish, need
 from betz.core import metrics
 from betz.core.config import config_hash
 from betz.core.session import Session

@@ -1,0 +1,53 @@
+"""Every decoder against the contract: how many checks pass, and how far streamed is from offline.
+
+python benchmarks/contracts.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import betz
+from _common import finish
+from betz.sim.population import Simulation, simulate
+from betz.testing import check_decoder
+
+BEHAVIOR = ("hand_vx", "hand_vy")
+RECIPES = {"wiener": betz.Wiener(), "wiener_floor": betz.Wiener.floor()}
+
+
+def main() -> None:
+    """Calibrate each decoder on simulated sessions of several bin widths and run the contract."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one bin width only")
+    arguments = parser.parse_args()
+    started, checks, worst = time.time(), 0, 0.0
+    table = Table("decoder", "bin ms", "checks", "worst |streamed − offline| / sd")
+    for bin_ms in (20.0,) if arguments.quick else (10.0, 20.0, 50.0, 100.0):
+        session = simulate(Simulation(minutes=2, bin_ms=bin_ms), seed=0).session
+        for name, recipe in RECIPES.items():
+            with tempfile.TemporaryDirectory() as folder:
+                recipe.calibrate(session, behavior=BEHAVIOR).save(Path(folder))
+                report = check_decoder(lambda folder=folder: betz.load(folder), signals_NC=session.signals[:2000])
+            checks += len(report.checks)
+            worst = max(worst, report.worst_offline_error)
+            table.add_row(name, f"{bin_ms:g}", str(len(report.checks)), f"{report.worst_offline_error:.2e}")
+    Console().print(table)
+    result = {
+        "decoders": sorted(RECIPES),
+        "checks": checks,
+        "worst_offline_error": None,
+        "worst_offline_error_f64": worst,
+    }
+    left_out = "bin widths other than 20 ms" if arguments.quick else ""
+    finish(result, started, quick=arguments.quick, left_out=left_out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,394 @@
+"""From what an importer read to a session: lengths, stamps, gaps, NaN, and the checks that every import gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from betz.core.config import frozen_config
+from betz.core.intervals import Intervals
+from betz.core.session import BehaviorDim, Channel, Provenance, Series, Session, Trials
+from betz.core.timegrid import MAX_COUNT, BinGrid
+from betz.data.importers import checks
+from betz.data.importers.files import FileError, file_sha256, session_id
+
+Array = NDArray[Any]
+_MOST_MISSING = 10
+_MIXED_SHARE = 0.05
+
+
+@frozen_config
+class ImportOptions:
+    """What a user may decide on import; nothing of this happens unasked.
+
+    Args:
+        bin_ms: bin width, where the file leaves it open.
+        subject: who was recorded, where the file does not say or says it wrong.
+        nan: ``mask`` keeps NaN in behavior as "not known"; ``raise`` refuses it.
+        slot: overrides the mapping's choice for counts with a slot axis.
+        trim_to_shortest: cut counts and behavior of different lengths to the shortest.
+        drop_idle_tail: leave out the end of a recording in which the subject no longer moves.
+        mask_silence: mark stretches in which no channel has a spike as not valid.
+    """
+
+    bin_ms: float | None = None
+    subject: str = ""
+    nan: Literal["raise", "mask"] = "raise"
+    slot: Literal["sum", "unit"] | None = None
+    trim_to_shortest: bool = False
+    drop_idle_tail: bool = False
+    mask_silence: bool = False
+
+    def chosen(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}  # type: ignore[arg-type]
+
+
+@dataclass
+class Draft:
+    """What an importer read from a file, row by row, not yet checked.
+
+    Args:
+        path: the file.
+        importer: name of the importer.
+        counts: (N, C) uint8.
+        channels: C channels.
+        grid: bin width and first tick.
+        bins: (N,) bin of each row, ascending, from stamps; None = 0 … N − 1.
+        behavior: variable name, (N, K) values and K dimensions of each series.
+        trials: trial table, in ticks.
+        edges: ticks at which concatenated trials start.
+    """
+
+    path: Path
+    importer: str
+    counts: NDArray[np.uint8]
+    channels: tuple[Channel, ...]
+    grid: BinGrid
+    bins: NDArray[np.int64] | None = None
+    behavior: list[tuple[str, Array, tuple[BehaviorDim, ...]]] = field(default_factory=list)
+    trials: Trials | None = None
+    edges: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    subject: str = ""
+    task: str = ""
+    licence: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    source: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def skip(self, reason: str, number: int = 1) -> None:
+        """Count something that is left out."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + int(number)
+
+
+def counts_from(
+    values: Array, *, encoding: Literal["counts", "rate_hz"], bin_s: float, where: str, name: str
+) -> NDArray[np.uint8]:
+    """Counts (any shape, time first) as uint8, checked.
+
+    Args:
+        values: counts of any number type, or rates in Hz.
+        encoding: ``rate_hz`` multiplies by the bin width first.
+        bin_s: bin width in seconds.
+        where, name: the file and variable, for the message.
+
+    Raises:
+        FileError: a value is NaN, negative, no integer (rates: within 1e-3), or above 255.
+    """
+    if values.dtype.kind not in "biuf":
+        raise FileError("unsupported type", f"{name!r} is {values.dtype}, not numbers.", where=where)
+    scaled = values.astype(np.float64) * bin_s if encoding == "rate_hz" else values
+
+    def at(bad: Array) -> str:
+        index = np.unravel_index(int(np.argmax(bad)), bad.shape)
+        return f"bin {index[0]}, {'channel, slot'[: 7 if bad.ndim < 3 else None]} {', '.join(map(str, index[1:]))}"
+
+    if scaled.dtype.kind == "f":
+        if not np.isfinite(scaled).all():
+            bad = ~np.isfinite(scaled)
+            raise FileError(
+                "NaN counts",
+                f"{name!r} has {np.count_nonzero(bad)} NaN or infinite counts (first: {at(bad)}).",
+                where=where,
+                remedy="counts cannot be unknown; leave out those bins or channels",
+            )
+        whole = np.rint(scaled)
+        bad = np.abs(scaled - whole) > (1e-3 if encoding == "rate_hz" else 0)
+        if bad.any():
+            example = float(values[np.unravel_index(int(np.argmax(bad)), bad.shape)])
+            raise FileError(
+                "not counts",
+                f"{name!r} has {np.count_nonzero(bad)} values that are no counts"
+                f"{f' when multiplied by {bin_s * 1000:g} ms' if encoding == 'rate_hz' else ''} "
+                f"(first: {example:g} at {at(bad)}).",
+                where=where,
+                remedy="check the bin width"
+                if encoding == "rate_hz"
+                else "if they are rates, say encoding = 'rate_hz' in the mapping; smoothed rates cannot be undone",
+            )
+        scaled = whole
+    for wrong, reason, what in (
+        (scaled < 0, "negative counts", "negative"),
+        (scaled > MAX_COUNT, "more than 255 counts", f"above the limit of {MAX_COUNT} counts in a bin"),
+    ):
+        if wrong.any():
+            worst = scaled[np.unravel_index(int(np.argmax(wrong)), wrong.shape)]
+            raise FileError(
+                reason,
+                f"{name!r} has {np.count_nonzero(wrong)} values {what} (first: {worst:g} at {at(wrong)}).",
+                where=where,
+                remedy="check that the variable holds counts, and its bin width",
+            )
+    return np.asarray(scaled).astype(np.uint8)
+
+
+def grid_from_stamps(
+    stamps_s: NDArray[np.float64], *, bin_ms: float | None, resolution_s: float, where: str, name: str
+) -> tuple[BinGrid, NDArray[np.int64]]:
+    """The grid on which stamps lie, and the bin of each.
+
+    Args:
+        stamps_s: (N,) start of each bin in seconds.
+        bin_ms: bin width, if it is known; it must agree.
+        resolution_s: rounding error of the stamps (float32 stamps of an hour are good to 0.2 ms).
+        where, name: the file and variable, for the message.
+
+    Raises:
+        FileError: stamps are NaN, negative, not ascending, or not regular up to gaps of whole bins.
+    """
+
+    def refuse(reason: str, what: str, remedy: str = "check the stamps, or leave them out of the mapping") -> FileError:
+        return FileError(reason, what, where=where, remedy=remedy)
+
+    if len(stamps_s) == 0:
+        raise refuse("no bins", "it has no bins.", "import a recording with at least one bin")
+    if not np.isfinite(stamps_s).all():
+        raise refuse("bad stamps", f"stamps {name!r} contain NaN or infinity.")
+    if stamps_s.min() < 0:
+        raise refuse("bad stamps", f"stamps {name!r} are negative (first: {stamps_s.min():g} s).", "check the clock's zero")
+    step = np.diff(stamps_s)
+    if np.any(step <= 0):
+        bad = int(np.argmax(step <= 0))
+        raise refuse("bad stamps", f"stamps {name!r} are not in ascending order (first at row {bad + 1}).")
+    if len(step) == 0 and bin_ms is None:
+        raise refuse("bad stamps", "a single stamp does not tell the bin width.", "give bin_ms")
+    width = bin_ms / 1000 if bin_ms is not None else float(np.median(step))
+    slack = max(0.01 * width, 4 * resolution_s)
+    if slack > width / 4:
+        raise refuse("bad stamps", f"stamps {name!r} are too coarse (±{resolution_s * 1000:.2g} ms) for such bins.")
+    jump = np.rint(step / width)
+    if bin_ms is None and len(step):
+        width = float(np.round((stamps_s[-1] - stamps_s[0]) / jump.sum(), 6))  # the mean is finer than one float32 step
+    missing = float((jump - 1).clip(0).sum())
+    if missing > _MOST_MISSING * len(stamps_s) + 100:
+        raise refuse("bad stamps", f"stamps {name!r} leave out {missing:.3g} bins of {len(stamps_s)} rows.", "check their unit")
+    bins = np.concatenate(([0], np.cumsum(jump))).astype(np.int64)
+    off = np.abs(stamps_s - stamps_s[0] - bins * width)
+    gaps = np.count_nonzero(jump > 1)
+    if np.any(jump < 1) or off.max(initial=0.0) > slack or gaps > max(3, _MIXED_SHARE * len(step)):
+        common = np.unique(np.round(step * 1000, 1), return_counts=True)
+        seen = ", ".join(f"{common[0][i]:g} ms × {common[1][i]}" for i in np.argsort(-common[1])[:3])
+        raise refuse(
+            "mixed bin widths",
+            f"stamps {name!r} do not follow one bin width of {width * 1000:g} ms (steps: {seen}).",
+            "split the file, or bin the recording evenly",
+        )
+    grid = BinGrid.from_ms(width * 1000)
+    return replace(grid, origin_tick=int(grid.ticks_from_s(stamps_s[0]))), bins
+
+
+def finish(draft: Draft, options: ImportOptions) -> Session:
+    """Check a draft and make it a session: everything left out or doubtful goes to its provenance.
+
+    Raises:
+        FileError: behavior has NaN, or lengths differ, and no option says what to do.
+        DataError: what the session itself refuses.
+    """
+    where = draft.path.name
+    _same_length(draft, options)
+    if len(draft.counts) == 0:
+        raise FileError("no bins", "it has no bins.", where=where, remedy="import a recording with at least one bin")
+    _known_behavior(draft, options)
+    present_N = _fill_gaps(draft)
+    _note_idle(draft, options)
+    present_N = present_N[: len(draft.counts)]
+    bin_s = draft.grid.bin_s
+    _note_signals(draft, options, present_N)
+    for _, values, dims in draft.behavior:
+        draft.notes += checks.behavior_notes(values.astype(np.float64), dims, bin_s)
+    _note_velocity(draft)
+    subject = options.subject or draft.subject
+    if not subject:
+        draft.notes.append("the subject is not known; name it with the option subject")
+    return Session(
+        id=session_id(draft.path),
+        subject=subject or "unknown",
+        grid=draft.grid,
+        num_bins=len(draft.counts),
+        channels=draft.channels,
+        counts=draft.counts,
+        behavior=tuple(
+            Series(np.ascontiguousarray(values, np.float32), dims, draft.grid.origin_tick, draft.grid.ticks_per_bin)
+            for _, values, dims in draft.behavior
+        ),
+        valid=None if present_N.all() else Intervals.from_mask(present_N, draft.grid),
+        edges=draft.edges,
+        trials=draft.trials,
+        task=draft.task,
+        tags=draft.tags,
+        provenance=Provenance(
+            source=draft.source or where,
+            sha256=file_sha256(draft.path),
+            importer=draft.importer,
+            options={**draft.settings, **options.chosen()},
+            notes=tuple(draft.notes),
+            skipped=dict(draft.skipped),
+        ),
+        licence=draft.licence,
+    )
+
+
+def _same_length(draft: Draft, options: ImportOptions) -> None:
+    lengths = {"counts": len(draft.counts), **{name: len(values) for name, values, _ in draft.behavior}}
+    if draft.bins is not None:
+        lengths["stamps"] = len(draft.bins)
+    shortest = min(lengths.values())
+    if len(set(lengths.values())) == 1:
+        return
+    told = ", ".join(f"{name} {number}" for name, number in lengths.items())
+    if not options.trim_to_shortest:
+        raise FileError(
+            "different lengths",
+            f"counts and behavior have different lengths in bins: {told}.",
+            where=draft.path.name,
+            remedy="if they start together, cut them with trim_to_shortest (--trim-to-shortest)",
+        )
+    draft.notes.append(f"cut to the shortest length, {shortest} bins (lengths: {told})")
+    draft.skip("bins beyond the shortest variable", max(lengths.values()) - shortest)
+    cut(draft, shortest)
+
+
+def cut(draft: Draft, stop: int) -> None:
+    """Leave out the rows from ``stop`` on, and the trials that start there."""
+    draft.counts = draft.counts[:stop]
+    draft.behavior = [(name, values[:stop], dims) for name, values, dims in draft.behavior]
+    draft.bins = None if draft.bins is None else draft.bins[:stop]
+    end = int(draft.grid.start_of(stop if draft.bins is None or not stop else draft.bins[-1] + 1))
+    draft.edges = draft.edges[draft.edges < end]
+    if draft.trials is not None and np.any(draft.trials.start >= end):
+        keep = draft.trials.start < end
+        draft.skip("trials after the end", int(np.count_nonzero(~keep)))
+        draft.trials = select_trials(draft.trials, keep)
+
+
+def select_trials(trials: Trials, keep: NDArray[np.bool_]) -> Trials:
+    """The rows of a trial table for which ``keep`` is True."""
+    condition = tuple(c for c, k in zip(trials.condition, keep, strict=True) if k) if trials.condition else ()
+    columns = {name: column[keep] for name, column in trials.columns.items()}
+    return Trials(trials.start[keep], trials.end[keep], condition, columns)
+
+
+def _known_behavior(draft: Draft, options: ImportOptions) -> None:
+    for i, (name, values, dims) in enumerate(draft.behavior):
+        unknown = ~np.isfinite(values)
+        if not unknown.any():
+            continue
+        which = ", ".join(f"{d.name} {n}" for d, n in zip(dims, unknown.sum(axis=0), strict=True) if n)
+        if options.nan == "raise":
+            raise FileError(
+                "NaN behavior",
+                f"behavior {name!r} has NaN or infinite values (bins: {which}).",
+                where=draft.path.name,
+                remedy="keep them as not known with nan='mask' (--nan mask): those bins are neither fitted nor scored",
+            )
+        draft.notes.append(f"behavior not known (NaN), kept so: {which} bins")
+        draft.behavior[i] = (name, np.where(unknown, np.nan, values), dims)
+
+
+def _fill_gaps(draft: Draft) -> NDArray[np.bool_]:
+    """Put rows into their bins; returns (N,) which bins were there."""
+    if draft.bins is None or draft.bins[-1] + 1 == len(draft.bins):
+        return np.ones(len(draft.counts), dtype=bool)
+    total = int(draft.bins[-1]) + 1
+    present_N = np.zeros(total, dtype=bool)
+    present_N[draft.bins] = True
+
+    def spread(values: Array, empty: float) -> Array:
+        out = np.full((total, *values.shape[1:]), empty, dtype=values.dtype)
+        out[draft.bins] = values
+        return out
+
+    draft.counts = spread(draft.counts, 0)
+    draft.behavior = [(name, spread(values.astype(np.float64), np.nan), dims) for name, values, dims in draft.behavior]
+    gaps = checks.stretches(~present_N)
+    draft.notes.append(
+        f"{len(gaps)} gaps in the stamps ({spoken_bins(gaps)}), {total - len(draft.bins)} bins in all, marked not valid"
+    )
+    draft.bins = None
+    return present_N
+
+
+def spoken_bins(parts: Sequence[tuple[int, int]]) -> str:
+    """Stretches of bins, for people."""
+    more = f" and {len(parts) - 3} more" if len(parts) > 3 else ""
+    return "bins " + ", ".join(f"{a}–{b - 1}" for a, b in parts[:3]) + more
+
+
+def _note_idle(draft: Draft, options: ImportOptions) -> None:
+    if not draft.behavior:
+        return
+    values = np.concatenate([values.astype(np.float64) for _, values, _ in draft.behavior], axis=1)
+    dims = [dim for _, _, dims in draft.behavior for dim in dims]
+    bin_s, stop = draft.grid.bin_s, len(values)
+    for effector, parts in checks.idle_by_effector(values, dims, bin_s).items():
+        tail = parts[-1][0] if parts[-1][1] == len(values) else None
+        rest = parts[:-1] if tail is not None else parts
+        if rest:
+            draft.notes.append(f"{effector} stands still in {checks.spoken(rest, bin_s)}")
+        if tail is not None:
+            draft.notes.append(
+                f"{effector} stands still from minute {tail * bin_s / 60:.1f} to the end "
+                f"({1 - tail / len(values):.0%} of the recording): the task stopped"
+                + ("" if options.drop_idle_tail else "; leave it out with drop_idle_tail (--drop-idle-tail)")
+            )
+            stop = min(stop, tail)
+    if options.drop_idle_tail and 0 < stop < len(values):
+        draft.notes.append(f"left out the idle tail from minute {stop * bin_s / 60:.1f} on")
+        draft.skip("bins of an idle tail", len(values) - stop)
+        cut(draft, stop)
+
+
+def _note_signals(draft: Draft, options: ImportOptions, present_N: NDArray[np.bool_]) -> None:
+    bin_s = draft.grid.bin_s
+    dead = [c.id for c, used in zip(draft.channels, draft.counts.any(axis=0), strict=True) if not used]
+    if dead:
+        shown = ", ".join(dead[:8]) + (" …" if len(dead) > 8 else "")
+        draft.notes.append(f"{len(dead)} of {len(draft.channels)} channels have no spike at all: {shown}")
+    draft.notes += checks.rate_notes(draft.counts, bin_s, present_N)
+    silent = checks.silent_stretches(draft.counts, bin_s, present_N)
+    if silent and options.mask_silence:
+        for a, b in silent:
+            present_N[a:b] = False
+        draft.notes.append(f"{sum(b - a for a, b in silent)} silent bins marked not valid")
+    elif silent:
+        draft.notes.append("mark the silent bins as not valid with mask_silence (--mask-silence)")
+
+
+def _note_velocity(draft: Draft) -> None:
+    for _, values, dims in draft.behavior:
+        for stem, position, velocity in checks.position_velocity_pairs(dims):
+            implied = checks.implied_bin_s(values[:, position], values[:, velocity])
+            if implied is not None and abs(implied / draft.grid.bin_s - 1) > 0.05:
+                draft.notes.append(
+                    f"{stem} velocity is the change of position in {implied * 1000:.4g} ms, "
+                    f"but bins are {draft.grid.bin_ms:g} ms: one of the two, or a unit, is wrong"
+                )
+
+

@@ -1,0 +1,1 @@
+"""Links: sources and sinks that connect the loop to the world."""

@@ -1,0 +1,1 @@
+"""Simulated recordings with known truth: reaching tasks, tuned populations, drift between days."""
