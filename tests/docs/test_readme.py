@@ -17,17 +17,16 @@ MAPPING = """
 subject = "m"
 licence = "CC0-1.0"
 
-[bins]
-ms = 20
-
 [signals]
 variable = "counts"
 axes = ["time", "channel"]
 
+[time]
+bin_ms = 20
+
 [[behavior]]
 variable = "velocity"
-names = ["hand_vx", "hand_vy"]
-unit = "cm/s"
+dims = [{ name = "hand_vx", unit = "cm/s" }, { name = "hand_vy", unit = "cm/s" }]
 """
 
 

@@ -19,6 +19,11 @@ CONTRACT = "tests/contract/test_decoders.py"
 GRID = "tests/unit/test_timegrid.py"
 SESSION = "tests/unit/test_session.py"
 WIENER = "tests/unit/test_wiener.py"
+ARRAYS = "tests/unit/test_from_arrays.py"
+STORE = "tests/unit/test_store.py"
+DAMAGE = "tests/unit/test_store_damage.py"
+WINDOWS = "tests/unit/test_store_windows.py"
+CRASH = "tests/unit/test_store_crash.py"
 
 MUTANTS = (
     Mutant(
@@ -140,5 +145,155 @@ MUTANTS = (
         "where=(self.age[back:] >= back)[:, None]",
         "where=(self.age[back:] >= 0)[:, None]",
         "tests/golden/test_closed_form.py",
+    ),
+    Mutant(
+        "manifest before the arrays",
+        "src/betz/data/store.py",
+        "        os.rename(part, folder)\n",
+        '        early = {**manifest, "arrays": folder.name, "files": files}\n'
+        '        early["sha256"] = seal(early)\n'
+        "        disk.write_file(self._manifest_path(id), json.dumps(early).encode())\n"
+        "        os.rename(part, folder)\n",
+        CRASH + "::test_kill_9_before_any_line",
+    ),
+    Mutant(
+        "half-written files stay",
+        "src/betz/data/store.py",
+        "            finally:  # the replaced session's arrays, or what a failure left\n                self._sweep()",
+        "            except ZeroDivisionError:\n                raise",
+        CRASH + "::test_any_failure_leaves_the_store_as_it_was",
+    ),
+    Mutant(
+        "writers do not wait",
+        "src/betz/data/disk.py",
+        "fcntl.flock(file, fcntl.LOCK_EX)",
+        "fcntl.flock(file, fcntl.LOCK_SH)",
+        CRASH + "::test_a_writer_waits_for_the_lock",
+    ),
+    Mutant(
+        "arrays in use are swept",
+        "src/betz/data/store.py",
+        "if name != used:",
+        "if name == used:",
+        STORE,
+    ),
+    Mutant(
+        "sweeping what others put there",
+        "src/betz/data/store.py",
+        "elif found := _ARRAYS_OF.fullmatch(name):\n                by_id.setdefault(found[1], []).append(name)",
+        'else:\n                by_id.setdefault(name.rpartition(".")[0], []).append(name)',
+        STORE,
+    ),
+    Mutant(
+        "ids may hold slashes",
+        "src/betz/data/store.py",
+        "not SAFE_ID.fullmatch(id)",
+        "not SAFE_ID.match(id)",
+        STORE,
+    ),
+    Mutant(
+        "no seal",
+        "src/betz/data/manifest.py",
+        "if not sealed:",
+        "if False:",
+        DAMAGE,
+    ),
+    Mutant(
+        "hashes are not compared",
+        "src/betz/data/store.py",
+        'if disk.sha256_of(folder / f"{name}.npy") != entry["sha256"]',
+        'if disk.sha256_of(folder / f"{name}.npy") == ""',
+        DAMAGE,
+    ),
+    Mutant(
+        "headers are believed",
+        "src/betz/data/disk.py",
+        "if (found_shape, found_dtype) != (shape, dtype) or fortran or dtype.hasobject:",
+        "if dtype.hasobject:",
+        DAMAGE,
+    ),
+    Mutant(
+        "migration skipped",
+        "src/betz/data/manifest.py",
+        "manifest = MIGRATIONS[version](manifest)",
+        "pass",
+        DAMAGE,
+    ),
+    Mutant(
+        "newer versions are tried",
+        "src/betz/data/manifest.py",
+        "if version > VERSION:",
+        "if version > 1000 * VERSION:",
+        DAMAGE,
+    ),
+    Mutant(
+        "spike trains shifted by one",
+        "src/betz/data/manifest.py",
+        'spikes = tuple(arrays["spikes"][i:j] for i, j in pairwise(ends))',
+        'spikes = tuple(arrays["spikes"][i + 1 : j + 1] for i, j in pairwise(ends))',
+        "tests/property/test_store_roundtrip.py",
+    ),
+    Mutant(
+        "windows cross edges",
+        "src/betz/data/windows.py",
+        "segments=frame.segments,",
+        "segments=frame.without_edges().segments,",
+        WINDOWS,
+    ),
+    Mutant(
+        "windows cross gaps",
+        "src/betz/data/windows.py",
+        "segments=frame.segments,",
+        "segments=((0, frame.num_bins),),",
+        WINDOWS,
+    ),
+    Mutant(
+        "windows one bin beyond the end",
+        "src/betz/data/windows.py",
+        "j - self.bins + 1) for i, j in found.segments if j - i >= self.bins]",
+        "j - self.bins + 2) for i, j in found.segments if j - i >= self.bins]",
+        WINDOWS,
+    ),
+    Mutant(
+        "windows drawn from the wrong offset",
+        "src/betz/data/windows.py",
+        "self._first[segment] + window - self._reach[segment]",
+        "window - self._reach[segment]",
+        WINDOWS,
+    ),
+    Mutant(
+        "early windows are likelier",
+        "src/betz/data/windows.py",
+        "window = rng.integers(0, self.total, size=n)",
+        "window = (self.total * rng.random(n) ** 1.1).astype(np.int64)",
+        WINDOWS + "::test_every_window_is_equally_likely",
+    ),
+    Mutant(
+        "power in the place of counts",
+        "src/betz/data/windows.py",
+        "column += array_NC.shape[1]",
+        "pass",
+        WINDOWS,
+    ),
+    Mutant(
+        "new arrays under an old index",
+        "src/betz/data/windows.py",
+        'if manifest["sha256"] != seal:',
+        "if False:",
+        WINDOWS,
+    ),
+    Mutant(
+        "an edge before the first trial",
+        "src/betz/data/arrays.py",
+        "return border[1:-1].copy(), Trials(",
+        "return border[:-1].copy(), Trials(",
+        ARRAYS,
+    ),
+    Mutant(
+        "fractions of counts are cut off",
+        "src/betz/data/arrays.py",
+        "fraction = ~np.isfinite(counts_NC) | (counts_NC != np.rint(counts_NC))",
+        "fraction = ~np.isfinite(counts_NC)",
+        ARRAYS,
     ),
 )

@@ -17,7 +17,8 @@ from betz.core.errors import DataError
 if TYPE_CHECKING:
     from betz.core.session import Session
 
-_SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}")
+SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,119}")
+"""What the id of a session may be: it names files."""
 
 
 def check_session(session: Session) -> None:
@@ -38,7 +39,7 @@ Reasons = Iterator[tuple[str, str]]
 
 
 def _structure(s: Session) -> Reasons:
-    if not isinstance(s.id, str) or not _SAFE_ID.fullmatch(s.id):
+    if not isinstance(s.id, str) or not SAFE_ID.fullmatch(s.id):
         yield f"the id {s.id!r} cannot be a file name.", "use letters, digits, . _ + = - (at most 120)"
     if not s.subject:
         yield "the subject is empty.", "name the subject, if only 'unknown'"

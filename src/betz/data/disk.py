@@ -23,6 +23,9 @@ Entry = dict[str, Any]
 """What a manifest says of one array file: dtype, shape, bytes, sha256."""
 
 _CHUNK = 1 << 22
+_SMALL = 1 << 16
+"""Bytes up to which a file is read at once: a memory map costs a file descriptor, and systems often allow 1024."""
+_REMEDY = "restore the file from a copy, or import the session again"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -74,11 +77,14 @@ def sync_folder(path: Path) -> None:
 def write_file(path: Path, content: bytes) -> None:
     """Write a file as a whole: afterwards the old or the new one is there, also after a power failure."""
     part = path.with_name(f".tmp-{os.urandom(6).hex()}")
-    with part.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -88,14 +94,7 @@ def write_array(path: Path, array: Array) -> Entry:
     Args:
         path: must not exist.
         array: of numbers or fixed-length strings.
-
-    Raises:
-        DataError: the array holds Python objects or records.
     """
-    if array.dtype.kind not in "biufcSUMm":
-        raise DataError(
-            f"an array of {array.dtype} cannot be stored.", where=path.stem, remedy="use numbers or plain strings"
-        )
     array = np.ascontiguousarray(array).reshape(array.shape)
     raw = array.reshape(-1).view(np.uint8) if array.nbytes else np.empty(0, np.uint8)
     header = io.BytesIO()
@@ -113,7 +112,7 @@ def write_array(path: Path, array: Array) -> Entry:
 
 
 def open_array(path: Path, entry: Mapping[str, Any]) -> Array:
-    """A read-only, memory-mapped array, after its size and header were checked against the manifest.
+    """A read-only array, memory-mapped unless it is small, after its size and header were checked.
 
     Args:
         path: the ``.npy`` file.
@@ -122,7 +121,6 @@ def open_array(path: Path, entry: Mapping[str, Any]) -> Array:
     Raises:
         DataError: it is missing, too short or too long, or its header says something else.
     """
-    remedy = "restore the file from a copy, or import the session again"
     try:
         dtype, shape = np.dtype(entry["dtype"]), tuple(int(n) for n in entry["shape"])
         with path.open("rb") as file:
@@ -130,37 +128,42 @@ def open_array(path: Path, entry: Mapping[str, Any]) -> Array:
             wanted = int(entry.get("bytes", size))
             if size != wanted:
                 change = "truncated" if size < wanted else "too long"
-                raise DataError(f"it is {change}: {size} of {wanted} bytes.", where=str(path), remedy=remedy)
-            found_shape, fortran, found_dtype = _header(file)
+                raise DataError(f"it is {change}: {size} of {wanted} bytes.", where=str(path), remedy=_REMEDY)
+            found_shape, fortran, found_dtype = _header(file, path)
             start = file.tell()
             claim = math.prod(found_shape) * found_dtype.itemsize
             if start + claim != size:
                 raise DataError(
                     f"its header claims {found_dtype} {found_shape}, {claim:,} bytes, but {size - start:,} follow.",
                     where=str(path),
-                    remedy=remedy,
+                    remedy=_REMEDY,
                 )
             if (found_shape, found_dtype) != (shape, dtype) or fortran or dtype.hasobject:
                 raise DataError(
                     f"it holds {found_dtype} {found_shape}, the manifest says {dtype} {shape}.",
                     where=str(path),
-                    remedy=remedy,
+                    remedy=_REMEDY,
                 )
-            if claim == 0:
-                return np.empty(shape, dtype)
+            if claim <= _SMALL:
+                return np.ndarray(shape, dtype, file.read())
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise DataError(f"it cannot be read ({error.strerror}).", where=str(path), remedy=remedy) from None
-    except (ValueError, TypeError) as error:
-        raise DataError(f"its header cannot be read ({error}).", where=str(path), remedy=remedy) from None
+        raise DataError(f"it cannot be read ({error.strerror}).", where=str(path), remedy=_REMEDY) from None
     return np.frombuffer(mapped, dtype, math.prod(shape), offset=start).reshape(shape)
 
 
-def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(file)
-    if version != (1, 0):
-        raise ValueError(f"npy version {version}")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+def _header(file: Any, path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether the columns come first, and dtype of a ``.npy`` file."""
+    try:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise ValueError(f"npy version {version}")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header is Python text: parsing it fails in many ways
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(f"its header cannot be read ({reason}).", where=str(path), remedy=_REMEDY) from None
     return shape, fortran, dtype
 
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from betz.core.errors import DataError
 from betz.core.intervals import Intervals
 from betz.core.session import Assistance, BehaviorDim, Channel, Derivation, Provenance, Series, Session, Trials
 from betz.core.timegrid import BinGrid
+from betz.data.disk import open_array
 
 Array = NDArray[Any]
 Manifest = dict[str, Any]
@@ -55,13 +57,14 @@ def read_manifest(content: bytes, *, id: str, where: str) -> Manifest:
         manifest: Manifest = json.loads(content)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise ValueError(f"not a {FORMAT!r}")
-        version = int(manifest["version"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        version = whole_version(manifest)
+        sealed = manifest.get("sha256") == seal(manifest)
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"this is no manifest of a session ({type(error).__name__}: {error}).", where=where, remedy=remedy
         ) from None
     check_version(version, where=where)
-    if manifest.get("sha256") != seal(manifest):
+    if not sealed:
         raise DataError(
             "the manifest was changed after it was written.",
             where=where,
@@ -73,11 +76,22 @@ def read_manifest(content: bytes, *, id: str, where: str) -> Manifest:
             version += 1
         if manifest["id"] != id:
             raise ValueError(f"it is of session {manifest['id']!r}")
+        for name in manifest["files"]:
+            if not _SAFE_NAME.fullmatch(name):
+                raise ValueError(f"array name {name!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"the manifest does not fit ({type(error).__name__}: {error}).", where=where, remedy=remedy
         ) from None
     return manifest
+
+
+def whole_version(found: Mapping[str, Any]) -> int:
+    """The format version that a manifest or the head of a store states; ``ValueError`` if it is no whole number."""
+    version = found.get("version")
+    if not isinstance(version, int):
+        raise ValueError(f"format version {version!r}")
+    return version
 
 
 def check_version(version: int, *, where: str) -> None:
@@ -93,7 +107,7 @@ def check_version(version: int, *, where: str) -> None:
 def seal(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of everything in a manifest but the seal itself."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -131,7 +145,7 @@ def to_manifest(session: Session) -> tuple[Manifest, dict[str, Array]]:
         ],
         "valid": None if session.valid is None else session.valid.pairs().tolist(),
         "edges": session.edges.tolist(),
-        "trials": None if session.trials is None else _trials_out(session.trials, arrays),
+        "trials": None if session.trials is None else _trials_out(session.trials, arrays, session.id),
         "task": session.task,
         "tags": dict(session.tags),
         "brain_control": session.brain_control.pairs().tolist(),
@@ -146,7 +160,7 @@ def to_manifest(session: Session) -> tuple[Manifest, dict[str, Array]]:
         "licence": session.licence,
     }
     try:
-        plain: Manifest = json.loads(json.dumps(manifest, allow_nan=False))
+        plain: Manifest = json.loads(json.dumps(manifest, allow_nan=False, default=_python_number))
     except (TypeError, ValueError) as error:
         raise DataError(
             f"it has something that JSON cannot hold ({error}).",
@@ -156,11 +170,24 @@ def to_manifest(session: Session) -> tuple[Manifest, dict[str, Array]]:
     return plain, arrays
 
 
-def _trials_out(trials: Trials, arrays: dict[str, Array]) -> Manifest:
+def _python_number(value: object) -> Any:
+    """What JSON holds of a numpy number."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} {value!r}")
+
+
+def _trials_out(trials: Trials, arrays: dict[str, Array], id: str) -> Manifest:
     columns = {}
     for j, (name, column) in enumerate(trials.columns.items()):
-        columns[name] = f"trials_{j}"
-        arrays[f"trials_{j}"] = np.asarray(column)
+        columns[name], values = f"trials_{j}", np.asarray(column)
+        if values.dtype.kind not in "biufcSUMm":
+            raise DataError(
+                f"the trial column {name!r} is of {values.dtype}, which cannot be stored.",
+                where=f"session {id!r}",
+                remedy="use an array of numbers or of plain strings",
+            )
+        arrays[f"trials_{j}"] = values
     return {
         "start": trials.start.tolist(),
         "end": trials.end.tolist(),
@@ -172,15 +199,9 @@ def _trials_out(trials: Trials, arrays: dict[str, Array]) -> Manifest:
 # ---- manifest → session
 
 
-def check_names(files: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for a name of an array that cannot come from :func:`to_manifest`."""
-    for name in files:
-        if not _SAFE_NAME.fullmatch(name):
-            raise ValueError(f"array name {name!r}")
-
-
-def from_manifest(manifest: Mapping[str, Any], arrays: Mapping[str, Array]) -> Session:
-    """The session of a manifest and its arrays; raises whatever a manifest that does not fit leads to."""
+def from_manifest(manifest: Mapping[str, Any], folder: Path) -> Session:
+    """The session of a manifest and the folder of its arrays; raises whatever a manifest that does not fit leads to."""
+    arrays = {name: open_array(folder / f"{name}.npy", entry) for name, entry in manifest["files"].items()}
     spikes = None
     if "spikes" in arrays:
         ends = arrays["spike_offsets"].tolist()
@@ -240,6 +261,8 @@ def _intervals(pairs: list[list[int]]) -> Intervals:
 
 
 def _dim(values: Mapping[str, Any]) -> BehaviorDim:
+    if not all(isinstance(values[key], str) for key in ("name", "unit", "kind")):
+        raise ValueError(f"behavior dimension {values['name']!r}")
     found = {**values, "classes": tuple(values["classes"])}
     if found["derivation"] is not None:
         derivation = dict(found["derivation"])

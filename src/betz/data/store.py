@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,8 +20,18 @@ from numpy.typing import NDArray
 
 from betz.core.errors import DataError
 from betz.core.session import Session
+from betz.core.validate import SAFE_ID
 from betz.data import disk
-from betz.data.manifest import VERSION, Manifest, check_version, from_manifest, read_manifest, seal, to_manifest
+from betz.data.manifest import (
+    VERSION,
+    Manifest,
+    check_version,
+    from_manifest,
+    read_manifest,
+    seal,
+    to_manifest,
+    whole_version,
+)
 from betz.data.windows import Windows
 
 Array = NDArray[Any]
@@ -28,6 +39,10 @@ T = TypeVar("T")
 HEAD, LOCK, SESSIONS, ARRAYS = "betz-store.json", ".lock", "sessions", "arrays"
 STORE_FORMAT = "betz store"
 _RETRIES = 5
+_ARRAYS_OF = re.compile(r"(.+)\.[0-9a-f]{12}")
+"""A folder of arrays is named ``<id>.<random>``; sweeping leaves anything else alone."""
+_MISFIT = (DataError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What files that do not fit their manifest lead to."""
 
 
 class Store:
@@ -58,16 +73,16 @@ class Store:
             self._create()
         try:
             head = json.loads((self.path / HEAD).read_bytes())
-            if head["format"] != STORE_FORMAT:
-                raise ValueError(f"format {head['format']!r}")
-            version = int(head["version"])
+            if not isinstance(head, dict) or head.get("format") != STORE_FORMAT:
+                raise ValueError(f"not a {STORE_FORMAT!r}")
+            version = whole_version(head)
         except FileNotFoundError:
             raise DataError(
                 "there is no store here.",
                 where=str(path),
                 remedy="give the folder of a store, or make one: create=True",
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(
                 f"this is no store ({type(error).__name__}: {error}).",
                 where=str(self.path / HEAD),
@@ -78,7 +93,14 @@ class Store:
     @property
     def ids(self) -> tuple[str, ...]:
         """Names of the sessions, sorted."""
-        names = os.listdir(self.path / SESSIONS)
+        try:
+            names = os.listdir(self.path / SESSIONS)
+        except OSError as error:
+            raise DataError(
+                f"its manifests cannot be listed ({error.strerror}).",
+                where=str(self.path),
+                remedy=f"restore its folder {SESSIONS!r} from a copy",
+            ) from None
         return tuple(sorted(name[:-5] for name in names if name.endswith(".json") and not name.startswith(".")))
 
     # ---- reading
@@ -105,12 +127,7 @@ class Store:
         Raises:
             DataError: there is no such session, or something of it is damaged.
         """
-
-        def read(manifest: Manifest, folder: Path) -> Session:
-            arrays = {name: disk.open_array(folder / f"{name}.npy", e) for name, e in manifest["files"].items()}
-            return from_manifest(manifest, arrays)
-
-        return self.reading(id, read)
+        return self.reading(id, from_manifest)
 
     def verify(self, id: str) -> None:
         """Check every file of a session against the hashes in its manifest.
@@ -145,7 +162,7 @@ class Store:
             manifest = self.manifest(id)
             try:
                 return read(manifest, self._folder(manifest))
-            except (DataError, OSError, KeyError, TypeError, ValueError, IndexError) as error:
+            except _MISFIT as error:
                 if self.manifest(id) != manifest:
                     continue
                 if isinstance(error, DataError):
@@ -211,7 +228,7 @@ class Store:
             self._sweep()
 
     def keep(self, folder: Path, name: str, array: Array) -> None:
-        """Write a cache file into a session's folder; nothing is lost if that is not possible."""
+        """Write a cache file into a session's folder; where that is not possible, it is not kept."""
         part = self.path / ARRAYS / f".tmp-{os.urandom(6).hex()}"
         try:
             with disk.locked(self.path / LOCK):
@@ -220,7 +237,7 @@ class Store:
                     os.replace(part, folder / name)
                 finally:
                     part.unlink(missing_ok=True)
-        except OSError:  # a read-only or full disk, or the session was replaced meanwhile: it stays in memory
+        except (OSError, DataError):  # a read-only or full disk, no locks, a session replaced meanwhile
             return
 
     def _write(self, id: str, manifest: Manifest, arrays: Mapping[str, Array]) -> None:
@@ -244,8 +261,8 @@ class Store:
         for name in os.listdir(self.path / ARRAYS):
             if name.startswith(".tmp-"):
                 _remove(self.path / ARRAYS / name)
-            else:
-                by_id.setdefault(name.rpartition(".")[0], []).append(name)
+            elif found := _ARRAYS_OF.fullmatch(name):
+                by_id.setdefault(found[1], []).append(name)
         ids = set(self.ids)
         for id, folders in by_id.items():
             if id not in ids:
@@ -268,22 +285,24 @@ class Store:
     def _create(self) -> None:
         with disk.writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            others = [n for n in os.listdir(self.path) if n not in (SESSIONS, ARRAYS) and not n.startswith(".")]
-            if others:
+            folders = (self.path / SESSIONS, self.path / ARRAYS)  # empty: of a creation that was killed
+            others = [p for p in self.path.iterdir() if p not in folders or any(p.iterdir())]
+            seen = sorted(p.name for p in others if not p.name.startswith("."))
+            if seen and not (self.path / HEAD).exists():  # another process may have made the store just now
                 raise DataError(
-                    f"the folder holds something else ({', '.join(sorted(others)[:3])}).",
+                    f"the folder holds something else ({', '.join(seen[:3])}), but no {HEAD}.",
                     where=str(self.path),
-                    remedy="give a new or an empty folder",
+                    remedy=f"give a new or an empty folder; a store that lost its {HEAD} gets it back from a copy",
                 )
-            for name in (SESSIONS, ARRAYS):
-                (self.path / name).mkdir(exist_ok=True)
+            for folder in folders:
+                folder.mkdir(exist_ok=True)
             self._write_head()
 
     def _write_head(self) -> None:
         disk.write_file(self.path / HEAD, json.dumps({"format": STORE_FORMAT, "version": VERSION}).encode())
 
     def _manifest_path(self, id: str) -> Path:
-        if not isinstance(id, str) or Path(id).name != id or id.startswith("."):
+        if not isinstance(id, str) or not SAFE_ID.fullmatch(id):
             raise DataError(f"{id!r} cannot be the id of a session.", where=str(self.path), remedy="see Store.ids")
         return self.path / SESSIONS / f"{id}.json"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,21 @@ _MOST_OPEN = 256
 class _Open:
     """Memory maps of one session: counts before power, and the wanted columns of a behavior array."""
 
-    parts: tuple[tuple[slice, Array], ...]
+    parts: tuple[Array, ...]
     behavior_NK: Array | None
     columns: list[int] | slice
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What a manifest says of a session that its windows have to know."""
+
+    seal: str
+    channels: int
+    channel_hash: str
+    bin_ms: float
+    dims: Mapping[str, BehaviorDim]
+    segments: tuple[tuple[int, int], ...]
 
 
 class Windows:
@@ -54,7 +67,8 @@ class Windows:
         dims: the dimensions of the behavior.
 
     Raises:
-        DataError: there is no window of this length, or a behavior is missing or has different units.
+        DataError: there is no window of this length, or a behavior is missing or has different units; when reading,
+            that a session was replaced since the windows were made.
     """
 
     def __init__(self, store: Store, *, bins: int, ids: Sequence[str], behavior: Sequence[str] | None = None) -> None:
@@ -62,22 +76,23 @@ class Windows:
             raise DataError("ids and behavior are lists of names, not one string.", where="windows", remedy="use [...]")
         if bins < 1:
             raise DataError(f"a window of {bins} bins is impossible.", where="windows", remedy="at least 1 bin")
+        if behavior is not None and not 0 < len(set(behavior)) == len(behavior):
+            raise DataError(f"behavior names must be given once each: {list(behavior)}.", where="windows")
         self.bins, self.ids = int(bins), tuple(ids)
         self.behavior = None if behavior is None else tuple(behavior)
         self.dims: tuple[BehaviorDim, ...] = ()
         self._store, self._opened = store, OrderedDict[int, _Open]()
-        self._layout: list[tuple[str, float, int]] = []  # channel hash, bin width, channels
+        self._found: list[_Found] = []
         pieces = [np.empty((0, 3), np.int64)]
         for number, id in enumerate(self.ids):
-            manifest, frame = store.reading(id, lambda found, _: (found, frame_of(found)))
-            self._describe(manifest, frame.bin_ms)
-            fits = [(number, i, j - self.bins + 1) for i, j in frame.segments if j - i >= self.bins]
+            found = store.reading(id, _describe)
+            self._check_behavior(id, found.dims)
+            self._found.append(found)
+            fits = [(number, i, j - self.bins + 1) for i, j in found.segments if j - i >= self.bins]
             pieces.append(np.array(fits, np.int64).reshape(-1, 3))
         self._number, self._first, self._stop = np.concatenate(pieces).T.copy()  # stop: after the last start
         self._reach = np.concatenate(([0], np.cumsum(self._stop - self._first)))
-        self.per_session = np.bincount(
-            self._number, weights=self._stop - self._first, minlength=len(self.ids)
-        ).astype(np.int64)  # fmt: skip
+        self.per_session = np.bincount(self._number, self._stop - self._first, len(self.ids)).astype(np.int64)
         self.total = int(self._reach[-1])
         if self.total == 0:
             raise DataError(
@@ -108,16 +123,17 @@ class Windows:
         draws = self._checked(draws)
         numbers = np.unique(draws[:, 0]).tolist()
         self._check_alike(numbers)
-        first = self._source(numbers[0]) if numbers else None
-        channels = self._layout[numbers[0]][2] if numbers else 0
-        dtype = first.parts[0][1].dtype if first and len(first.parts) == 1 else np.dtype(np.float32)
-        signals = np.empty((len(draws), self.bins, channels), dtype)
+        parts = self._source(numbers[0]).parts
+        dtype = parts[0].dtype if len(parts) == 1 else np.dtype(np.float32)
+        signals = np.empty((len(draws), self.bins, self._found[numbers[0]].channels), dtype)
         wanted = None if self.behavior is None else np.empty((len(draws), self.bins, len(self.behavior)), np.float32)
         for number in numbers:
             rows = np.flatnonzero(draws[:, 0] == number)
             source, starts = self._source(number), draws[rows, 1].tolist()
-            for columns, array_NC in source.parts:
-                _gather(signals if len(source.parts) == 1 else signals[:, :, columns], array_NC, rows, starts)
+            column = 0
+            for array_NC in source.parts:
+                _gather(signals[:, :, column : column + array_NC.shape[1]], array_NC, rows, starts)
+                column += array_NC.shape[1]
             if wanted is not None and source.behavior_NK is not None:
                 _gather(wanted, source.behavior_NK, rows, starts, source.columns)
         return signals, wanted
@@ -125,8 +141,8 @@ class Windows:
     def _checked(self, draws: Draws) -> Draws:
         """The draws, if each lies inside one stretch."""
         found = np.asarray(draws)
-        if found.ndim != 2 or found.shape[1] != 2 or found.dtype.kind not in "iu":
-            raise DataError(f"draws are {found.dtype} {found.shape}, not (n, 2) integers.", where="windows")
+        if found.ndim != 2 or found.shape[1] != 2 or not len(found) or found.dtype.kind not in "iu":
+            raise DataError(f"draws are {found.dtype} {found.shape}, not n ≥ 1 rows of 2 integers.", where="windows")
         found = found.astype(np.int64, copy=False)
         span = int(self._stop.max()) + 1
         key = self._number * span + self._first
@@ -146,29 +162,25 @@ class Windows:
 
     def _check_alike(self, numbers: list[int]) -> None:
         for number in numbers[1:]:
-            for what, one, other in zip(
-                ("channels", "bin widths"), self._layout[numbers[0]], self._layout[number], strict=False
-            ):
-                if one != other:
-                    raise DataError(
-                        f"sessions {self.ids[numbers[0]]!r} and {self.ids[number]!r} have different {what}.",
-                        where="windows",
-                        remedy="read one session's windows at a time, or make windows of like sessions: ids=[…]",
-                    )
+            one, other = self._found[numbers[0]], self._found[number]
+            what = "channels" if one.channel_hash != other.channel_hash else "bin widths"
+            if (one.channel_hash, one.bin_ms) != (other.channel_hash, other.bin_ms):
+                raise DataError(
+                    f"sessions {self.ids[numbers[0]]!r} and {self.ids[number]!r} have different {what}.",
+                    where="windows",
+                    remedy="read one session's windows at a time, or make windows of like sessions: ids=[…]",
+                )
 
-    def _describe(self, manifest: Manifest, bin_ms: float) -> None:
-        """Note the channels and bin width of the next session, and check its behavior dimensions."""
-        channels = [Channel(**channel) for channel in manifest["channels"]]
-        self._layout.append((channel_hash(channels), bin_ms, len(channels)))
-        if self.behavior is None:
-            return
-        known = {dim.name: dim for series in manifest["behavior"] for dim in dims_of(series)}
-        where, has = f"session {manifest['id']}", ", ".join(known) or "no behavior at all"
-        missing = [name for name in self.behavior if name not in known]
-        if missing or not self.behavior:
+    def _check_behavior(self, id: str, known: Mapping[str, BehaviorDim]) -> None:
+        """Raise :class:`DataError` unless the session has the wanted dimensions, alike those of the first session."""
+        missing = [name for name in self.behavior or () if name not in known]
+        where = f"session {id}"
+        if missing:
+            has = ", ".join(known) or "no behavior at all"
             raise DataError(f"no behavior named {', '.join(map(repr, missing))}.", where=where, remedy=f"it has {has}")
-        dims = tuple(known[name] for name in self.behavior)
-        for one, other in zip(self.dims, dims, strict=False):
+        dims = tuple(known[name] for name in self.behavior or ())
+        self.dims = self.dims or dims
+        for one, other in zip(self.dims, dims, strict=True):
             if (one.unit, one.kind, one.classes) != (other.unit, other.kind, other.classes):
                 raise DataError(
                     f"behavior {one.name!r} is {one.kind} in {one.unit!r} in session {self.ids[0]!r}, "
@@ -176,55 +188,63 @@ class Windows:
                     where=where,
                     remedy="convert one of them, or make windows of like sessions: ids=[…]",
                 )
-        self.dims = self.dims or dims
 
     def _source(self, number: int) -> _Open:
         if number in self._opened:
             self._opened.move_to_end(number)
         else:
-            self._opened[number] = self._store.reading(self.ids[number], self._map)
+            self._opened[number] = self._store.reading(self.ids[number], partial(self._map, self._found[number].seal))
             if len(self._opened) > _MOST_OPEN:
                 self._opened.popitem(last=False)
         return self._opened[number]
 
-    def _map(self, manifest: Manifest, folder: Path) -> _Open:
-        files, ticks, bins = manifest["files"], int(manifest["grid"]["ticks_per_bin"]), int(manifest["num_bins"])
+    def _map(self, seal: str, manifest: Manifest, folder: Path) -> _Open:
+        """The memory maps of a session, if it is the one that the windows were made of."""
+        if manifest["sha256"] != seal:
+            raise DataError(
+                "the session was replaced since these windows were made.",
+                where=f"session {manifest['id']}",
+                remedy="make the windows again: store.windows(…)",
+            )
+        behavior_NK, columns = (None, slice(None)) if self.behavior is None else self._map_behavior(manifest, folder)
+        return _Open(self._map_signals(manifest, folder), behavior_NK, columns)
 
-        def mapped(name: str) -> Array:
-            return disk.open_array(folder / f"{name}.npy", files[name])
-
-        def session() -> Any:
-            return from_manifest(manifest, {name: mapped(name) for name in files})
+    def _map_signals(self, manifest: Manifest, folder: Path) -> tuple[Array, ...]:
+        """Counts (spike ticks are counted once and cached), then power."""
+        measuring = sum(channel["kind"] == "power" for channel in manifest["channels"])
+        parts, counting = [], len(manifest["channels"]) - measuring
 
         def counted() -> Array:
-            whole = session()
-            return count_spikes(whole.spikes, whole.grid, whole.num_bins)
+            session = from_manifest(manifest, folder)
+            return count_spikes(session.spikes or (), session.grid, session.num_bins)
 
-        parts, counting = [], sum(channel["kind"] != "power" for channel in manifest["channels"])
-        if "counts" in files:
-            parts.append((slice(0, counting), mapped("counts")))
-        elif "spikes" in files:
-            shape = (bins, counting)
-            parts.append((slice(0, counting), self._cached(folder, f"cache_{ticks}.npy", "|u1", shape, counted)))
-        if "power" in files:
-            parts.append((slice(counting, None), mapped("power")))
-        if self.behavior is None:
-            return _Open(tuple(parts), None, [])
-        dims = [dims_of(series) for series in manifest["behavior"]]
+        if counting and "spikes" in manifest["files"]:
+            name, shape = f"cache_counts_{manifest['grid']['ticks_per_bin']}.npy", (manifest["num_bins"], counting)
+            parts.append(self._cached(folder, name, "|u1", shape, counted))
+        elif counting:
+            parts.append(_mapped(manifest, folder, "counts", counting))
+        if measuring:
+            parts.append(_mapped(manifest, folder, "power", measuring))
+        return tuple(parts)
+
+    def _map_behavior(self, manifest: Manifest, folder: Path) -> tuple[Array, list[int] | slice]:
+        """Behavior in the session's bins and the wanted columns: a series as it is, if it has them all, or a cache."""
+        assert self.behavior is not None
+        grid, bins, names = manifest["grid"], manifest["num_bins"], []
         for k, series in enumerate(manifest["behavior"]):
-            names = [dim.name for dim in dims[k]]
-            on_grid = series["ticks_per_sample"] == ticks and series["origin_tick"] == manifest["grid"]["origin_tick"]
-            if on_grid and set(self.behavior) <= set(names) and files[f"behavior_{k}"]["shape"][0] >= bins:
-                return _Open(tuple(parts), mapped(f"behavior_{k}"), _columns(names, self.behavior))
-        names = [dim.name for each in dims for dim in each]
-        binned = self._cached(
-            folder,
-            f"cache_behavior_{ticks}.npy",
-            "<f4",
-            (bins, len(names)),
-            lambda: session().behavior_of(names).astype(np.float32),
-        )
-        return _Open(tuple(parts), binned, _columns(names, self.behavior))
+            here = [dim["name"] for dim in series["dims"]]
+            on_grid = (
+                series["ticks_per_sample"] == grid["ticks_per_bin"] and series["origin_tick"] == grid["origin_tick"]
+            )
+            if on_grid and set(self.behavior) <= set(here) and manifest["files"][f"behavior_{k}"]["shape"][0] >= bins:
+                return _mapped(manifest, folder, f"behavior_{k}", len(here)), _columns(here, self.behavior)
+            names += here
+
+        def binned() -> Array:
+            return from_manifest(manifest, folder).behavior_of(names).astype(np.float32)
+
+        name, shape = f"cache_behavior_{grid['ticks_per_bin']}.npy", (bins, len(names))
+        return self._cached(folder, name, "<f4", shape, binned), _columns(names, self.behavior)
 
     def _cached(self, folder: Path, name: str, dtype: str, shape: tuple[int, ...], make: Callable[[], Array]) -> Array:
         """The memory-mapped cache file, made anew if it is not there or does not fit."""
@@ -238,6 +258,25 @@ class Windows:
             return disk.open_array(folder / name, entry)
         except DataError:
             return array
+
+
+def _describe(manifest: Manifest, _: Path) -> _Found:
+    frame, channels = frame_of(manifest), [Channel(**channel) for channel in manifest["channels"]]
+    return _Found(
+        seal=manifest["sha256"],
+        channels=len(channels),
+        channel_hash=channel_hash(channels),
+        bin_ms=frame.bin_ms,
+        dims={dim.name: dim for series in manifest["behavior"] for dim in dims_of(series)},
+        segments=frame.segments,
+    )
+
+
+def _mapped(manifest: Manifest, folder: Path, name: str, columns: int) -> Array:
+    array, bins = disk.open_array(folder / f"{name}.npy", manifest["files"][name]), manifest["num_bins"]
+    if array.ndim != 2 or array.shape[1] != columns or len(array) < bins:
+        raise ValueError(f"{name} are {array.shape}, not {(bins, columns)}")
+    return array
 
 
 def _columns(names: list[str], wanted: Sequence[str]) -> list[int] | slice:

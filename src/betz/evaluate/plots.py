@@ -48,18 +48,21 @@ class Picture:
     caption: str
 
 
-def _figure(width: float, height: float, rows: int = 1) -> tuple[Any, list[Any]]:
+def new_figure(width: float, height: float, rows: int = 1) -> tuple[Any, list[Any]]:
+    """A figure (inches) without a window, and its axes below each other with one x axis."""
     figure = require("matplotlib.figure", extra="report").Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
 
 
-def _picture(figure: Any, alt: str, caption: str) -> Picture:
+def as_picture(figure: Any, alt: str, caption: str) -> Picture:
+    """The figure as a picture: SVG in a data URI."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     return Picture(f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}", alt, caption)
 
 
-def _style() -> Any:
+def style() -> Any:
+    """The context in which figures of a report are made."""
     return require("matplotlib", extra="report").rc_context(STYLE)
 
 
@@ -71,8 +74,8 @@ def curve(columns: Sequence[Column], rows: Sequence[Row]) -> Picture | None:
         return None
     decoders = list(dict.fromkeys(c.decoder for c in columns))
     several = len({c.edges for c in calibrated}) > 1
-    with _style():
-        figure, (axes,) = _figure(7.2, 3.5)
+    with style():
+        figure, (axes,) = new_figure(7.2, 3.5)
         for (decoder, edges), line in _lines(calibrated).items():
             at = decoders.index(decoder)
             look = {"color": COLORS[at % len(COLORS)], "marker": MARKERS[at % len(MARKERS)]}
@@ -104,7 +107,7 @@ def curve(columns: Sequence[Column], rows: Sequence[Row]) -> Picture | None:
         caption += (
             ". Open markers: less than 90 % of the minutes asked for." if any(c.short for c in calibrated) else "."
         )
-        return _picture(figure, "Line plot of R² against minutes of calibration. " + "; ".join(ends) + ".", caption)
+        return as_picture(figure, "Line plot of R² against minutes of calibration. " + "; ".join(ends) + ".", caption)
 
 
 def _dots(axes: Any, rows: Sequence[Row], decoder: str, edges: str, color: str, shift: float) -> None:
@@ -140,8 +143,8 @@ def sessions(rows: Sequence[Row], decoders: Sequence[str]) -> Picture | None:
     by_session = per_session([r for r in rows if not r.get("error")])
     if len(by_session) < 2:
         return None
-    with _style():
-        figure, (axes,) = _figure(7.2, 0.75 + 0.22 * len(by_session))
+    with style():
+        figure, (axes,) = new_figure(7.2, 0.75 + 0.22 * len(by_session))
         names = list(by_session)
         for at, decoder in enumerate(decoders):
             means = [np.mean([r["r2"] for r in by_session[n] if r["decoder"] == decoder] or [np.nan]) for n in names]
@@ -154,7 +157,7 @@ def sessions(rows: Sequence[Row], decoders: Sequence[str]) -> Picture | None:
         axes.set_xlabel("R² on the test part")
         if len(decoders) > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(decoders))
-        return _picture(
+        return as_picture(
             figure, "Dot plot of the R² of each session; the numbers are in the table below.", "R² of each session."
         )
 
@@ -165,8 +168,8 @@ def traces(evaluation: Evaluation) -> Picture:
     part = slice(start, stop)
     shown = evaluation.dims[:MAX_TRACES]
     time_s = evaluation.time_s[part] - evaluation.time_s[start]
-    with _style():
-        figure, axes = _figure(7.2, 0.9 + 1.15 * len(shown), rows=len(shown))
+    with style():
+        figure, axes = new_figure(7.2, 0.9 + 1.15 * len(shown), rows=len(shown))
         for k, (dim, axis) in enumerate(zip(shown, axes, strict=True)):
             axis.plot(time_s, evaluation.truth_NK[part, k], color=INK, lw=1.3, label="true")
             axis.plot(time_s, evaluation.predicted_NK[part, k], color=COLORS[1], lw=1.3, label="decoded")
@@ -186,7 +189,7 @@ def traces(evaluation: Evaluation) -> Picture:
             f"{evaluation.decoder} on {evaluation.session}: {seconds:.0f} seconds of the test part whose error is the "
             f"median of all such stretches, from {evaluation.time_s[start]:.0f} s of the recording clock on.{left_out}"
         )
-        return _picture(figure, f"Line plots of true and decoded {names} over {seconds:.0f} seconds.", caption)
+        return as_picture(figure, f"Line plots of true and decoded {names} over {seconds:.0f} seconds.", caption)
 
 
 def _typical(evaluation: Evaluation) -> tuple[int, int]:

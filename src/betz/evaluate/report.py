@@ -37,14 +37,8 @@ def report(rows: Sequence[Row], path: str | Path, *, evaluations: Sequence[Evalu
     """
     if not rows and not evaluations:
         raise DataError("there are no results to report.", where=str(path), remedy="run `betz evaluate` first")
-    jinja2 = require("jinja2", extra="report")
-    loader = jinja2.PackageLoader("betz.evaluate", "templates")
-    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    page.filters |= {"num": _number, "settings": _settings}
-    now = datetime.datetime.now(datetime.UTC)
-    html = page.get_template("report.html").render(
+    html = template("report.html").render(
         title=title or _title(rows, evaluations),
-        date=now.strftime("%Y-%m-%d %H:%M UTC"),
         verdict=verdict.of_rows(rows) if rows else verdict.of_evaluations(evaluations),
         tasks=_tasks(rows),
         examples=[_example(found) for found in evaluations],
@@ -52,6 +46,20 @@ def report(rows: Sequence[Row], path: str | Path, *, evaluations: Sequence[Evalu
         made=_made(rows, evaluations),
     )
     return write_whole(Path(path), html.encode())
+
+
+def template(name: str) -> Any:
+    """A template of a page; whatever it is given is escaped.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    jinja2 = require("jinja2", extra="report")
+    loader = jinja2.PackageLoader("betz.evaluate", "templates")
+    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {"num": _number, "settings": _settings}
+    page.globals["date"] = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return page.get_template(name)
 
 
 def _title(rows: Sequence[Row], evaluations: Sequence[Evaluation]) -> str:
@@ -211,7 +219,7 @@ def _failed(rows: Sequence[Row]) -> list[Row]:
 def _example(found: Evaluation) -> dict[str, Any]:
     rows = found.rows()
     for row, dim in zip(rows[1:], found.dims, strict=True):
-        row["derived"] = _derived(dim)
+        row["derived"] = derivation_text(dim)
     return {
         "evaluation": found,
         "dimensions": rows[1:],
@@ -220,7 +228,8 @@ def _example(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def _derived(dim: BehaviorDim) -> str:
+def derivation_text(dim: BehaviorDim) -> str:
+    """How a dimension was computed, whether that looks ahead, and how late it comes; empty if it was recorded."""
     d = dim.derivation
     if d is None:
         return ""

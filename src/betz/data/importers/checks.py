@@ -20,7 +20,7 @@ Stretch = tuple[int, int]
 BLOCK_S = 10.0
 IDLE_SHARE, IDLE_S = 0.05, 60.0
 SILENT_S, SILENT_SPIKES = 2.0, 20.0
-_TINY_SHARE, _TINY_R, _NOISE_R = 0.03, 0.5, 0.2
+_TINY_SHARE, _HUGE_SHARE, _TINY_R, _NOISE_R = 0.03, 20.0, 0.5, 0.2
 
 
 def group_of(name: str) -> str:
@@ -72,7 +72,7 @@ def spoken(parts: Sequence[Stretch], bin_s: float) -> str:
 def idle_stretches(values_NK: Float, bin_s: float) -> list[Stretch]:
     """Stretches of at least a minute in which behavior all but stands still.
 
-    A block of 10 s is idle if every dimension's standard deviation is below 5 % of that of the liveliest tenth of blocks.
+    A block of 10 s is idle if every dimension's standard deviation is below 5 % of that of the liveliest blocks.
 
     Args:
         values_NK: movement dimensions of one effector; NaN counts as unknown, not as still.
@@ -86,7 +86,8 @@ def idle_stretches(values_NK: Float, bin_s: float) -> list[Stretch]:
     if len(starts) * BLOCK_S < 2 * IDLE_S:
         return []
     spread = np.array([values_NK[i : i + size].std(axis=0) for i in starts])
-    lively = np.nanquantile(spread, 0.9, axis=0) if np.isfinite(spread).any() else np.zeros(spread.shape[1])
+    known = np.isfinite(spread)
+    lively = np.array([np.quantile(s[k], 0.9) if k.any() else 0.0 for s, k in zip(spread.T, known.T, strict=True)])
     moving = lively > 0
     if not moving.any():
         return []
@@ -117,13 +118,14 @@ def correlation_of_neighbours(column_N: Float) -> float:
 
 
 def behavior_notes(values_NK: Float, dims: Sequence[BehaviorDim], bin_s: float) -> list[str]:
-    """Dimensions that are constant, near-dead, noise, clipped, or have wild peaks."""
-    constant, dead, noise, peaks, clipped = [], [], [], [], []
+    """Dimensions that are constant, near-dead, far too large, noise, clipped, or have wild peaks."""
+    constant, dead, loud, noise, peaks, clipped = [], [], [], [], [], []
     scale = np.zeros(len(dims))
     for columns in groups(dims).values():
-        low, high = np.nanpercentile(values_NK[:, columns], (1, 99), axis=0)
-        middle = np.median(high - low)
-        scale[columns] = (high - low) / middle if len(columns) >= 4 and middle > 0 else 1.0
+        found = [c[np.isfinite(c)] for c in values_NK[:, columns].T]
+        width = np.array([np.subtract(*np.percentile(c, (99, 1))) if c.size else 0.0 for c in found])
+        middle = np.median(width)
+        scale[columns] = width / middle if len(columns) >= 4 and middle > 0 else 1.0
     for k, dim in enumerate(dims):
         column = values_NK[:, k][np.isfinite(values_NK[:, k])]
         if dim.kind != "continuous" or is_instruction(group_of(dim.name)):
@@ -135,6 +137,8 @@ def behavior_notes(values_NK: Float, dims: Sequence[BehaviorDim], bin_s: float) 
         low, high = np.percentile(column, (1, 99))
         if scale[k] < _TINY_SHARE and r < _TINY_R:
             dead.append(f"{dim.name} ({scale[k]:.1%})")
+        elif scale[k] > _HUGE_SHARE:
+            loud.append(f"{dim.name} ({scale[k]:.0f} times)")
         elif r < _NOISE_R and bin_s <= 0.1:
             noise.append(f"{dim.name} (r = {r:.2f}, {len(np.unique(column))} distinct values)")
         wild = np.count_nonzero((column > high + 20 * (high - low)) | (column < low - 20 * (high - low)))
@@ -147,6 +151,7 @@ def behavior_notes(values_NK: Float, dims: Sequence[BehaviorDim], bin_s: float) 
     told = (
         (constant, "constant behavior"),
         (dead, "near-dead behavior (range as a share of its group's median, and white)"),
+        (loud, "behavior of a far larger range than the median of its group, likely artefacts or another gain"),
         (noise, "behavior that looks like noise, neighbouring bins being uncorrelated"),
         (peaks, "peaks more than 20 ranges away from the rest, likely artefacts"),
         (clipped, "values piling up at an extreme, likely clipped"),
@@ -162,7 +167,7 @@ def implied_bin_s(position_NK: Float, velocity_NK: Float) -> float | None:
     step = np.diff(position_NK, axis=0)
     best = (0.98, None)
     for rate in (velocity_NK[1:], velocity_NK[:-1], (velocity_NK[1:] + velocity_NK[:-1]) / 2):
-        known = np.isfinite(step).all(axis=1) & np.isfinite(rate).all(axis=1)
+        known = np.isfinite(step).all(axis=1) & np.isfinite(rate).all(axis=1) & rate.any(axis=1)
         a, b = step[known].ravel(), rate[known].ravel()
         if len(a) < 20 or not a.any() or not b.any():
             continue
@@ -189,7 +194,8 @@ def position_velocity_pairs(dims: Sequence[BehaviorDim]) -> list[tuple[str, list
 
 def transients(values_NK: Float) -> NDArray[np.bool_]:
     """(N,) bins whose values are those of neither neighbour: between switches, a held signal has none."""
-    changed = np.any(np.diff(values_NK, axis=0) != 0, axis=1)
+    both_unknown = np.isnan(values_NK[1:]) & np.isnan(values_NK[:-1])
+    changed = np.any((values_NK[1:] != values_NK[:-1]) & ~both_unknown, axis=1)
     out = np.zeros(len(values_NK), dtype=bool)
     out[1:-1] = changed[:-1] & changed[1:]
     return out
@@ -239,7 +245,7 @@ def rate_notes(counts_NC: NDArray[Any], bin_s: float, usable_N: NDArray[np.bool_
     if silent:
         seconds = sum(b - a for a, b in silent) * bin_s
         notes.append(
-            f"no channel has a spike for {seconds:.0f} s in all ({spoken(silent, bin_s)}): the recording was interrupted"
+            f"no channel has a spike for {seconds:.0f} s in all ({spoken(silent, bin_s)}): the recording was cut"
         )
         usable = usable.copy()
         for a, b in silent:
@@ -254,8 +260,9 @@ def rate_notes(counts_NC: NDArray[Any], bin_s: float, usable_N: NDArray[np.bool_
     middle = np.median(rates[known])
     low = known & (rates < 0.3 * middle)
     if low.any() and not low.all():
+        usual = middle / bin_s / counts_NC.shape[1]
         notes.append(
-            f"the population rate is below 30 % of its median ({middle / bin_s / counts_NC.shape[1]:.1f} /s a channel) in "
+            f"the population rate is below 30 % of its median ({usual:.1f} /s a channel) in "
             f"{spoken([(parts[a][0], parts[b - 1][1]) for a, b in stretches(low)], bin_s)}"
         )
     at = np.flatnonzero(known)
@@ -264,7 +271,9 @@ def rate_notes(counts_NC: NDArray[Any], bin_s: float, usable_N: NDArray[np.bool_
     if first > 0 and not 0.5 <= last / first <= 2:
         verb = "falls" if last < first else "rises"
         split = max(
-            range(third, len(at) - third + 1), key=lambda i: abs(rates[at[:i]].mean() - rates[at[i:]].mean()), default=third
+            range(third, len(at) - third + 1),
+            key=lambda i: abs(rates[at[:i]].mean() - rates[at[i:]].mean()),
+            default=third,
         )
         minute = parts[int(at[split])][0] * bin_s / 60
         notes.append(

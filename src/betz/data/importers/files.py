@@ -13,7 +13,8 @@ import math
 import re
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -91,15 +92,15 @@ class ArrayFile(ABC):
                 remedy="correct the name in the mapping",
             )
         with damage(self.path):
-            array = np.asarray(self._load(name))
-        if array.dtype.kind not in "biufU" and self.variables[name].type != "struct":
+            values = np.asarray(self._load(name))
+        if values.dtype.kind not in "biufU" and self.variables[name].type != "struct":
             raise FileError(
                 "unsupported type",
                 f"variable {name!r} holds {self.variables[name]}, not numbers.",
                 where=self.path.name,
                 remedy="save it as a plain numeric array",
             )
-        return array
+        return values
 
     def listing(self) -> str:
         """The variables with their types and shapes, in one line."""
@@ -107,11 +108,15 @@ class ArrayFile(ABC):
         more = f", … and {len(shown) - 40} more" if len(shown) > 40 else ""
         return ", ".join(shown[:40]) + more
 
+    def matching(self, pattern: str) -> list[str]:
+        """The variables of this name, or that match it with ``*`` and ``?``."""
+        return [n for n in self.variables if n == pattern or fnmatchcase(n, pattern)]
+
     def columns(self, patterns: Sequence[str]) -> list[str]:
         """The variables that match the patterns (``*`` and ``?``), in the order of patterns, then of the file."""
         found: list[str] = []
         for pattern in patterns:
-            matches = [n for n in self.variables if n == pattern or fnmatchcase(n, pattern)]
+            matches = self.matching(pattern)
             if not matches:
                 raise FileError(
                     "missing variable",
@@ -129,7 +134,11 @@ def open_arrays(path: Path) -> ArrayFile:
     Raises:
         FileError: it is missing, of another format, damaged, or claims more data than its size can hold.
     """
-    kinds = {".npz": NpzFile, ".mat": MatFile, ".csv": CsvFile}
+    kinds: dict[str, Callable[[Path], ArrayFile]] = {".npz": NpzFile, ".mat": MatFile, ".csv": CsvFile}
+    if path.is_dir():
+        raise FileError(
+            "no such file", "it is a folder.", where=str(path), remedy="name the files in it, e.g. FOLDER/*.npz"
+        )
     if not path.is_file():
         raise FileError("no such file", "there is no such file.", where=str(path), remedy="check the path")
     if path.suffix.lower() not in kinds:
@@ -160,7 +169,7 @@ def damage(path: Path) -> Iterator[None]:
     except Exception as error:
         raise FileError(
             "damaged file",
-            f"it cannot be read: it is truncated, damaged or not a {path.suffix} file ({type(error).__name__}: {error}).",
+            f"it cannot be read: truncated, damaged or no {path.suffix} file ({type(error).__name__}: {error}).",
             where=path.name,
             remedy="copy it again from its source",
         ) from error
@@ -201,7 +210,7 @@ class NpzFile(ArrayFile):
                         where=self.path.name,
                         remedy="save plain numeric arrays",
                     )
-                if min(shape, default=0) < 0 or header + claimed != info.file_size:
+                if name in self.variables or min(shape, default=0) < 0 or header + claimed != info.file_size:
                     raise ValueError(f"{name!r} claims {claimed} bytes of data and holds {info.file_size - header}")
                 self.variables[name] = Variable(shape, str(dtype))
 
@@ -224,7 +233,7 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 
 class MatFile(ArrayFile):
-    """MATLAB 5 to 7.2, walked by :mod:`betz.data.importers.mat5` before SciPy may load anything of it."""
+    """MATLAB 5 to 7.2, read by :mod:`betz.data.importers.mat5`."""
 
     def _scan(self) -> None:
         from betz.data.importers.mat5 import walk
@@ -242,7 +251,7 @@ class MatFile(ArrayFile):
             self.variables[name] = Variable(shape, kind)
 
     def _load(self, name: str) -> Array:
-        from scipy.io import loadmat
+        from betz.data.importers.mat5 import load
 
         if self.variables[name].type == "sparse":
             raise FileError(
@@ -251,9 +260,7 @@ class MatFile(ArrayFile):
                 where=self.path.name,
                 remedy=f"save full({name}) in MATLAB",
             )
-        with self.path.open("rb") as file:
-            found = loadmat(file, variable_names=[name], struct_as_record=False, squeeze_me=False)
-        return np.asarray(found[name])
+        return load(self.path, name)
 
 
 class CsvFile(ArrayFile):
@@ -272,27 +279,34 @@ class CsvFile(ArrayFile):
                     where=self.path.name,
                     remedy="put unique column names in the first row",
                 )
-            cells = list(rows)
-        for line, row in enumerate(cells, start=2):
-            if len(row) != len(names):
-                raise FileError(
-                    "damaged file",
-                    f"line {line} has {len(row)} cells, the header has {len(names)}.",
-                    where=self.path.name,
-                    remedy="the file may be truncated; export it again",
-                )
-        table = np.array([[cell.strip() or "nan" for cell in row] for row in cells], dtype=str)
+            cells = array("d")
+            for row in rows:
+                if row or len(names) == 1:  # a blank line holds nothing
+                    cells.extend(self._floats(row or [""], names, rows.line_num))
+        self._table = np.array(cells, dtype=np.float64).reshape(-1, len(names))
+        self.variables = {name: Variable((len(self._table),), "float64") for name in names}
+
+    def _floats(self, row: list[str], names: list[str], line: int) -> list[float]:
+        if len(row) != len(names):
+            raise FileError(
+                "damaged file",
+                f"line {line} has {len(row)} cells, the header has {len(names)}.",
+                where=self.path.name,
+                remedy="the file may be truncated; export it again",
+            )
         try:
-            self._table = table.reshape(len(cells), len(names)).astype(np.float64)
+            return [float(cell) if cell else math.nan for cell in row]
         except ValueError:
-            line, column = next((i, j) for i, j in np.ndindex(table.shape) if not _is_number(table[i, j]))
+            values = [cell.strip() for cell in row]
+            column = next((k for k, cell in enumerate(values) if cell and not _is_number(cell)), None)
+            if column is None:  # cells of blanks only
+                return [float(cell) if cell else math.nan for cell in values]
             raise FileError(
                 "not a number",
-                f"line {line + 2}, column {names[column]!r} holds {str(table[line, column])[:40]!r}, not a number.",
+                f"line {line}, column {names[column]!r} holds {values[column][:40]!r}, not a number.",
                 where=self.path.name,
                 remedy="leave cells without a value empty",
             ) from None
-        self.variables = {name: Variable((len(cells),), "float64") for name in names}
 
     def _load(self, name: str) -> Array:
         return np.asarray(self._table[:, list(self.variables).index(name)])

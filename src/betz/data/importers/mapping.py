@@ -178,7 +178,7 @@ def load_mapping(source: str | Path | MappingType[str, Any] | Mapping) -> tuple[
         if str(source) not in shipped:
             raise ConfigError(
                 f"there is no mapping named {str(source)!r}.",
-                remedy=f"use one of {', '.join(shipped)}, or a .toml or .json file (betz import FILE --write-mapping M.toml)",
+                remedy=f"use one of {', '.join(shipped)}, or a .toml or .json file (--write-mapping M.toml writes one)",
             )
         path = shipped[str(source)]
     try:
@@ -198,7 +198,7 @@ def recognise(file: ArrayFile) -> tuple[Mapping, str]:
     """The shipped mapping that fits a file.
 
     Raises:
-        FileError: none does; the message lists the variables and shows a mapping to edit.
+        FileError: none does; the message lists the variables.
     """
     for path in sorted(SHIPPED.iterdir()):
         if path.suffix in (".toml", ".json"):
@@ -209,27 +209,45 @@ def recognise(file: ArrayFile) -> tuple[Mapping, str]:
         "unknown layout",
         f"its layout is not known; it has {file.listing()}.",
         where=file.path.name,
-        remedy=f"say what they mean in a mapping (--mapping M.toml; --write-mapping M.toml writes one to edit), like:\n"
-        f"{example_mapping(file)}",
+        remedy="say what they mean in a mapping file (--mapping M.toml); --write-mapping M.toml writes one to edit",
     )
 
 
 def example_mapping(file: ArrayFile) -> str:
-    """A mapping in TOML for a file, guessed from its variables, for the user to correct."""
+    """A mapping in TOML for a file, guessed from its variables, for the user to correct.
+
+    Raises:
+        FileError: there is no array of numbers in it.
+    """
     columns = file.path.suffix.lower() == ".csv"
-    guess = _guess_csv(list(file.variables)) if columns else _guess_arrays(file.variables)
-    signals, stamps, behavior = guess
-    named = f"columns = {json.dumps(signals)}" if columns else f"variable = {json.dumps(signals[0])}"
-    axes = "" if columns else _axes(file.variables[signals[0]].shape)
-    width = f"stamps = {json.dumps(stamps)}   # seconds" if stamps else "bin_ms = 20   # correct this"
-    lines = [f"# {file.path.name}: {file.listing()}", "# Guessed: correct every line.", 'subject = "unknown"', ""]
-    lines += ["[signals]", named, *([axes] if axes else []), 'encoding = "counts"   # or "rate_hz"', ""]
-    lines += ["[time]", width]
-    for name, number in behavior:
-        dims = ", ".join(f'{{name = "{name}{f"_{k}" if number > 1 else ""}", unit = "a.u."}}' for k in range(number))
-        of = f"columns = {json.dumps([name])}" if columns else f"variable = {json.dumps(name)}"
-        lines += ["", "[[behavior]]", of, f"dims = [{dims}]"]
+    signals, stamps, behavior = _guess_csv(list(file.variables)) if columns else _guess_arrays(file)
+    named = f"columns = {_quoted(signals)}" if columns else f"variable = {_quoted(signals[0])}"
+    axes = [] if columns else [_axes(file.variables[signals[0]].shape)]
+    width = _guess_width(file.variables, stamps)
+    listing = "".join(c if c.isprintable() else "?" for c in f"{file.path.name}: {file.listing()}")
+    lines = [f"# {listing}", "# Guessed: correct every line.", 'subject = "unknown"', ""]
+    lines += ["[signals]", named, *axes, 'encoding = "counts"   # or "rate_hz"', "", "[time]", width]
+    for name, number, transposed in behavior:
+        names = [f"{name}_{k}" if number > 1 else name for k in range(number)]
+        dims = ", ".join(f'{{ name = {_quoted(each)}, unit = "a.u." }}' for each in names)
+        of = f"columns = {_quoted([name])}" if columns else f"variable = {_quoted(name)}"
+        lines += ["", "[[behavior]]", of, *(["transposed = true"] if transposed else []), f"dims = [{dims}]"]
     return "\n".join(lines) + "\n"
+
+
+def _guess_width(variables: MappingType[str, Variable], stamps: str) -> str:
+    single = [
+        n for n, v in variables.items() if math.prod(v.shape) == 1 and n.lower() in ("bin_s", "bin_ms", "binsize")
+    ]
+    if single:
+        unit = "ms" if single[0].lower() == "bin_ms" else "s"
+        return f'bin_variable = {_quoted(single[0])}\nbin_unit = "{unit}"'
+    return f"stamps = {_quoted(stamps)}   # seconds" if stamps else "bin_ms = 20   # correct this"
+
+
+def _quoted(value: str | list[str]) -> str:
+    """A string or a list of strings in TOML, whose escapes are those of JSON."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _axes(shape: tuple[int, ...]) -> str:
@@ -239,20 +257,28 @@ def _axes(shape: tuple[int, ...]) -> str:
     return f"axes = {json.dumps([*names[:longest], 'time', *names[longest:]][: len(shape)])}"
 
 
-Guess = tuple[list[str], str, list[tuple[str, int]]]
+Guess = tuple[list[str], str, list[tuple[str, int, bool]]]
+"""Variable or columns of the signals; stamps; name, dimensions and orientation of each behavior."""
 
 
-def _guess_arrays(variables: MappingType[str, Variable]) -> Guess:
+def _guess_arrays(file: ArrayFile) -> Guess:
+    variables = file.variables
     arrays = {n: v.shape for n, v in variables.items() if v.type[:3] in ("flo", "int", "uin", "boo")}
     if not arrays:
-        return ["counts"], "", [("behavior", 2)]
+        raise FileError(
+            "no variables",
+            f"there is no array of numbers in it; it has {file.listing()}.",
+            where=file.path.name,
+            remedy="save plain numeric arrays",
+        )
     integer = [n for n in arrays if variables[n].type[:3] in ("int", "uin", "boo") and len(arrays[n]) > 1]
     signals = max(integer or arrays, key=lambda n: math.prod(arrays[n]))
     length = max(arrays[signals], default=0)
     same = {n: _squeezed(s, 1) if math.prod(s) == length else s for n, s in arrays.items() if n != signals}
     stamps = next((n for n, s in same.items() if s == (length,) and n.lower() in ("t", "time", "times")), "")
-    rest = [(n, s[1] if len(s) == 2 else 1) for n, s in same.items() if s[:1] == (length,) and n != stamps]
-    return [signals], stamps, rest
+    rest = [(n, s[1] if len(s) == 2 else 1, False) for n, s in same.items() if s[:1] == (length,) and n != stamps]
+    turned = [(n, s[0], True) for n, s in same.items() if len(s) == 2 and s[0] != length == s[1]]
+    return [signals], stamps, rest + turned
 
 
 def _guess_csv(names: list[str]) -> Guess:
@@ -263,4 +289,4 @@ def _guess_csv(names: list[str]) -> Guess:
             stems.setdefault(name.rstrip("0123456789"), []).append(name)
     most = max(stems, key=lambda stem: len(stems[stem]), default="ch")
     signals = [f"{most}*"] if most and len(stems.get(most, [])) > 1 else stems.get(most, ["ch*"])
-    return signals, stamps, [(n, 1) for stem, group in stems.items() if stem != most for n in group]
+    return signals, stamps, [(n, 1, False) for stem, group in stems.items() if stem != most for n in group]

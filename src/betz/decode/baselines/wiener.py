@@ -99,6 +99,7 @@ class Wiener:
                 "recipe": "wiener",
                 "settings": to_dict(self),
                 "session": session.id,
+                "span": list(session.span),
                 "minutes": round(session.minutes, 4),
                 "labelled_bins": search.labelled,
             },

@@ -1,0 +1,238 @@
+"""Importers: files of recordings as sessions, one by one (:func:`read`) or into a store (:func:`import_files`).
+
+Nothing of a file is dropped or repaired in silence: what was left out is counted, what is doubtful is noted in the
+session's provenance, and what would have to be guessed is refused until an option of :class:`ImportOptions` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from betz.core.config import from_dict
+from betz.core.errors import BetzError, ConfigError
+from betz.data.importers.arrays import read_arrays
+from betz.data.importers.binned import is_binned, read_binned
+from betz.data.importers.build import ImportOptions, finish
+from betz.data.importers.checks import summed
+from betz.data.importers.files import FileError, open_arrays, session_id
+from betz.data.importers.mapping import Mapping as FileMapping
+from betz.data.importers.mapping import load_mapping, recognise
+
+if TYPE_CHECKING:
+    from betz.core.session import Session
+    from betz.data.store import Store
+
+__all__ = [
+    "FileError",
+    "FileMapping",
+    "ImportOptions",
+    "ImportReport",
+    "ImportedFile",
+    "import_files",
+    "is_binned",
+    "options_of",
+    "read",
+]
+MappingSource = str | Path | Mapping[str, Any] | FileMapping
+"""A mapping file, the name of a shipped one, or its content."""
+
+
+def read(path: str | Path, *, mapping: MappingSource | None = None, **options: Any) -> Session:
+    """The session in a recording file; the file is only read, and nothing in it is executed.
+
+    Args:
+        path: a ``.npz``, MATLAB 5 ``.mat`` or ``.csv`` file.
+        mapping: what its variables mean; not needed for ``binnedData`` structs and layouts that Betz knows.
+        options: fields of :class:`ImportOptions`: ``bin_ms``, ``subject``, ``nan``, ``slot``, ``trim_to_shortest``,
+            ``drop_idle_tail``, ``mask_silence``.
+
+    Raises:
+        FileError: (a :class:`~betz.core.errors.DataError`) the file is damaged, of an unknown layout, or holds what
+            cannot be used as it is.
+        ConfigError: an option is unknown, or the mapping is wrong.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> layout = {
+    ...     "signals": {"variable": "counts"},
+    ...     "time": {"bin_ms": 20},
+    ...     "behavior": [{"variable": "v", "dims": [{"name": "hand_vx", "unit": "cm/s"}]}],
+    ... }
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/monkey_1.npz", counts=np.ones((500, 4), np.uint8), v=np.sin(np.arange(500) / 10))
+    ...     session = read(f"{folder}/monkey_1.npz", mapping=layout, subject="M")
+    >>> session.id, session.subject, session.num_bins, session.dims[0].unit
+    ('monkey_1', 'M', 500, 'cm/s')
+    """
+    return _read(Path(path), _loaded(mapping), options_of(options))
+
+
+def options_of(options: Mapping[str, Any]) -> ImportOptions:
+    """The options as a configuration.
+
+    Raises:
+        ConfigError: one is unknown or has a wrong value.
+    """
+    known = [f.name for f in fields(ImportOptions)]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise ConfigError(
+            f"there is no import option {', '.join(map(repr, unknown))}.", remedy=f"options are {', '.join(known)}"
+        )
+    return from_dict(ImportOptions, options)
+
+
+def _loaded(mapping: MappingSource | None) -> tuple[FileMapping, str] | None:
+    return None if mapping is None else load_mapping(mapping)
+
+
+def _read(path: Path, mapping: tuple[FileMapping, str] | None, options: ImportOptions) -> Session:
+    with np.errstate(all="ignore"):  # what is not finite in a file is looked for; NumPy need not warn of it as well
+        file = open_arrays(path)
+        if mapping is None and is_binned(file):
+            return finish(read_binned(file, options), options)
+        layout, name = mapping if mapping is not None else recognise(file)
+        return finish(read_arrays(file, layout, options, name=name), options)
+
+
+@dataclass(frozen=True)
+class ImportedFile:
+    """What became of one file.
+
+    Args:
+        path: the file.
+        id: of its session.
+        error: why it was not imported; None = it was.
+        minutes, bin_ms, channels, behavior: of the session, for people.
+        notes: what is doubtful in it.
+        left_out: reason → number of things left out inside the file.
+    """
+
+    path: Path
+    id: str
+    error: BetzError | None = None
+    minutes: float = 0.0
+    bin_ms: float = 0.0
+    channels: int = 0
+    behavior: int = 0
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """Short name of why it was skipped; empty if it was not."""
+        if self.error is None:
+            return ""
+        if isinstance(self.error, FileError):
+            return self.error.reason
+        return "settings do not fit" if isinstance(self.error, ConfigError) else "not a valid session"
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import kept, and what it did not.
+
+    Args:
+        kept: ids of the sessions now in the store.
+        skipped: reason → number of files that were not imported.
+        files: every file in order, with its notes or its error.
+    """
+
+    kept: tuple[str, ...]
+    skipped: Mapping[str, int]
+    files: tuple[ImportedFile, ...] = ()
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Reason → number of things left out inside the files that were imported."""
+        return summed([file.left_out for file in self.files])
+
+
+def import_files(
+    paths: Iterable[str | Path],
+    store: Store,
+    *,
+    mapping: MappingSource | None = None,
+    options: ImportOptions | Mapping[str, Any] | None = None,
+    replace: bool = False,
+    progress: Callable[[ImportedFile], None] | None = None,
+) -> ImportReport:
+    """Import recordings into a store; a file that cannot be imported is reported, and the others still are.
+
+    Each session is written whole or not at all.
+
+    Args:
+        paths: files as for :func:`read`; a session is named after its file.
+        store: where to.
+        mapping: for all of them.
+        options: for all of them.
+        replace: whether sessions of the same name in the store are replaced.
+        progress: called with each file when it is done.
+
+    Raises:
+        ConfigError: the options or the mapping are wrong; nothing was imported.
+    """
+    chosen = options if isinstance(options, ImportOptions) else options_of(options or {})
+    layout = _loaded(mapping)
+    files: list[ImportedFile] = []
+    for path in map(Path, paths):
+        seen = {file.id: file.path for file in files if file.error is None}
+        files.append(_import_one(path, store, layout, chosen, replace=replace, seen=seen))
+        if progress is not None:
+            progress(files[-1])
+    return ImportReport(
+        kept=tuple(file.id for file in files if file.error is None),
+        skipped=summed([{file.reason: 1} for file in files if file.error is not None]),
+        files=tuple(files),
+    )
+
+
+def _import_one(
+    path: Path,
+    store: Store,
+    mapping: tuple[FileMapping, str] | None,
+    options: ImportOptions,
+    *,
+    replace: bool,
+    seen: Mapping[str, Path],
+) -> ImportedFile:
+    id_ = session_id(path)
+    try:
+        _check_name(path, id_, store.ids, replace=replace, seen=seen)
+        session = _read(path, mapping, options)
+        store.put(session, replace=replace)
+    except BetzError as error:
+        return ImportedFile(path, id_, error)
+    return ImportedFile(
+        path,
+        id_,
+        minutes=session.minutes,
+        bin_ms=session.bin_ms,
+        channels=len(session.channels),
+        behavior=len(session.dims),
+        notes=session.provenance.notes,
+        left_out=session.provenance.skipped,
+    )
+
+
+def _check_name(path: Path, id_: str, taken: Sequence[str], *, replace: bool, seen: Mapping[str, Path]) -> None:
+    """Refuse a file whose session would take another one's place unasked, before it is read."""
+    if id_ in seen:
+        raise FileError(
+            "same name",
+            f"its session would be named {id_!r}, as that of {seen[id_]}.",
+            where=str(path),
+            remedy="rename one of the files",
+        )
+    if id_ in taken and not replace:
+        raise FileError(
+            "already in the store",
+            f"session {id_!r} is in the store already.",
+            where=str(path),
+            remedy="replace it with replace=True (--replace), or rename the file",
+        )
