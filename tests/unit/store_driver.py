@@ -140,7 +140,7 @@ def killed_creations(folder: Path) -> dict[str, int]:
     return {"lines": line - 1}
 
 
-def times(folder: Path, kills: int = 30) -> dict[str, Any]:
+def times(folder: Path, kills: int = 20) -> dict[str, Any]:
     """kill -9 from outside at moments spread over the whole time of replacing a larger session."""
     old, new = (small(v, bins=n, channels=100) for v, n in ((1, 30_000), (2, 31_000)))
     store = Store(folder, create=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 import zlib
@@ -80,6 +82,7 @@ def test_variables_are_listed_from_headers(tmp_path: Path) -> None:
         ("a.npz", b"hello" * 100, "no .npz file .BadZipFile"),
         ("a.csv", b"\xff\xfe\x00a,b\n1,2\n", "no .csv file .UnicodeDecodeError"),
         ("a.csv", b"1,2,3\n4,5,6\n", "its first row does not name the columns once each: 1, 2, 3"),
+        ("a.csv", b"a;b\n1,5;2\n", "its columns are separated by ';'. Remedy: export it with commas"),
         ("a.csv", b"a,b,a\n4,5,6\n", "its first row does not name the columns once each"),
         ("a.csv", b"a,b\n1,2\n3\n", "line 3 has 1 cells, the header has 2. Remedy: the file may be truncated"),
         ("a.csv", b"a,b\n1,2\n3,four\n", "line 3, column 'b' holds 'four', not a number"),
@@ -322,6 +325,11 @@ def test_damage_never_ends_in_anything_but_our_own_errors(suffix: str, tmp_path:
     assert all(isinstance(error, BetzError) and str(error) for error in errors)
     for id_ in store.ids:  # what was kept is whole
         store.verify(id_)
+
+
+def test_importing_the_importers_is_light() -> None:
+    code = "import sys, betz.data.importers; print(sorted({'scipy', 'torch', 'h5py', 'rich'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 # ---- a mapping to start from

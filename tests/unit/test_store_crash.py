@@ -38,15 +38,15 @@ def test_kill_9_before_any_line(tmp_path: Path) -> None:
 
 def test_kill_9_from_outside_at_any_time(tmp_path: Path) -> None:
     found = drive("times", tmp_path / "store")
-    assert found["old"] + found["new"] == 30
+    assert found["old"] + found["new"] == 20
     assert found["old"] > 0
-    assert found["dirty"] > 3  # they were killed in the middle
+    assert found["dirty"] > 2  # they were killed in the middle
 
 
 def test_writers_and_readers_at_the_same_time(tmp_path: Path) -> None:
     found = drive("concurrent", tmp_path / "store")
     assert len(found["done"]) == 5
-    assert min(found["done"]) > 3
+    assert min(found["done"]) > 0
 
 
 def test_a_limit_to_the_size_of_files(tmp_path: Path) -> None:

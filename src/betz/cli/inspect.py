@@ -48,8 +48,9 @@ def command(
         require(module, extra="report")  # before looking at all sessions, not after it
     options = {"mapping": mapping, "bin_ms": bin_ms} | ({"nan": nan} if nan != "raise" else {})
     opened = open_sessions(sessions, **{name: value for name, value in options.items() if value is not None})
-    progress = Console(stderr=True)
-    found = [inspect(s) for s in track(opened, "inspecting", console=progress, transient=True, disable=len(opened) < 2)]
+    bar = Console(stderr=True)
+    still = len(opened) < 2 or not bar.is_terminal
+    found = [inspect(s) for s in track(opened, "inspecting", console=bar, transient=True, disable=still)]
     console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
     if as_json:
         print(json.dumps([each.to_dict() for each in found]))

@@ -38,7 +38,7 @@ Array = NDArray[Any]
 T = TypeVar("T")
 HEAD, LOCK, SESSIONS, ARRAYS = "betz-store.json", ".lock", "sessions", "arrays"
 STORE_FORMAT = "betz store"
-_RETRIES = 5
+_RETRIES = 20
 _ARRAYS_OF = re.compile(r"(.+)\.[0-9a-f]{12}")
 """A folder of arrays is named ``<id>.<random>``; sweeping leaves anything else alone."""
 _MISFIT = (DataError, OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)

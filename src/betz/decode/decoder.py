@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,9 +14,18 @@ from numpy.typing import NDArray
 from betz.core.errors import CheckpointError
 from betz.core.prediction import Array, Prediction
 from betz.core.session import BehaviorDim, Channel, Derivation, Session, channel_hash
+from betz.model.folder import Layout, migrate, read_manifest, read_tensors, write_folder
 
 FORMAT_VERSION = 1
 MANIFEST, TENSORS = "decoder.json", "decoder.safetensors"
+LAYOUT = Layout(
+    "decoder",
+    MANIFEST,
+    TENSORS,
+    FORMAT_VERSION,
+    writer="Decoder.save",
+    remedy="copy or save the decoder again",
+)
 KINDS = {"wiener": "betz.decode.baselines.wiener:WienerDecoder"}
 """Class of each kind of saved decoder, imported when one is loaded."""
 
@@ -104,28 +110,22 @@ def save_decoder(
         decoder: gives bin width, channels and behavior.
         config: JSON values the class needs besides the arrays.
         arrays: float64 or int64 tensors.
+
+    Raises:
+        CheckpointError: the disk did not take it.
     """
     from safetensors.numpy import save
 
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
-    manifest = {
-        "format": "betz decoder",
-        "version": FORMAT_VERSION,
+    content = {
         "kind": kind,
         "bin_ms": decoder.bin_ms,
         "channels": [asdict(c) for c in decoder.channels],
         "channel_hash": channel_hash(decoder.channels),
         "behavior": [asdict(d) for d in decoder.behavior],
         "config": dict(config),
-        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
     }
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for name, content in ((TENSORS, tensors), (MANIFEST, json.dumps(manifest, indent=1).encode())):
-        part = folder / f".{name}.part"
-        part.write_bytes(content)
-        os.replace(part, folder / name)
+    write_folder(Path(folder), LAYOUT, content, lambda path: path.write_bytes(tensors))
 
 
 def load(folder: str | Path) -> Decoder:
@@ -134,26 +134,14 @@ def load(folder: str | Path) -> Decoder:
     Raises:
         CheckpointError: it is no decoder, of a newer format, of an unknown kind, or damaged.
     """
-    folder = Path(folder)
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        version, kind = int(manifest["version"]), str(manifest["kind"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"this is no saved decoder ({type(error).__name__}: {error}).",
-            where=str(folder),
-            remedy=f"give a folder written by Decoder.save; it holds {MANIFEST} and {TENSORS}",
-        ) from None
-    if version > FORMAT_VERSION:
-        raise CheckpointError(
-            f"format version {version} is newer than this Betz reads ({FORMAT_VERSION}).",
-            where=str(path),
-            remedy="update betz",
-        )
+    from safetensors.numpy import load_file
+
+    path = Path(folder) / MANIFEST
+    found = read_manifest(Path(folder), LAYOUT)
+    manifest, arrays = migrate(found, read_tensors(Path(folder), LAYOUT, found, load_file), LAYOUT)
+    kind = manifest.get("kind")
     if kind not in KINDS:
         raise CheckpointError(f"unknown kind {kind!r}; known: {', '.join(KINDS)}.", where=str(path))
-    arrays = _read_tensors(folder / TENSORS, manifest.get("tensors_sha256", ""))
     module, name = KINDS[kind].split(":")
     try:
         channels = tuple(Channel(**c) for c in manifest["channels"])
@@ -175,21 +163,6 @@ def load(folder: str | Path) -> Decoder:
         raise CheckpointError("the channel list was changed after saving.", where=str(path))
     assert isinstance(made, Decoder)
     return made
-
-
-def _read_tensors(path: Path, sha256: str) -> dict[str, Array]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as load_tensors
-
-    try:
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise ValueError("SHA-256 differs from the manifest")
-        return dict(load_tensors(content))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"its tensors cannot be read ({error}).", where=str(path), remedy="copy or save the decoder again"
-        ) from None
 
 
 def _dim(values: Mapping[str, Any]) -> BehaviorDim:

@@ -11,100 +11,36 @@ from __future__ import annotations
 import pickletools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from betz.core.errors import CheckpointError
+from betz.model.inert_values import (
+    CALLABLE,
+    DEFAULT,
+    ORDERED,
+    PARAMETER,
+    PYTHON2,
+    SET,
+    STORAGES,
+    TENSOR,
+    Name,
+    OrderedRecord,
+    Plain,
+    Record,
+    StorageRef,
+    TensorRef,
+    is_known,
+    is_stand_in,
+    kind_of,
+)
 
 MAX_BYTES = 64 << 20
 """A larger pickle is refused: tensors lie beside it, so the largest checkpoints have a few megabytes."""
 MAX_OPCODES = 10_000_000
-STAND_INS = ("context_general_bci", "omegaconf", "pathlib", "typing")
-"""Packages whose classes are kept as records of their state."""
-STORAGES = {
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64",
-    "IntStorage": "int32",
-    "ShortStorage": "int16",
-    "CharStorage": "int8",
-    "ByteStorage": "uint8",
-    "BoolStorage": "bool",
-}
-"""Storage classes of torch, and the dtype of their elements."""
-_BUILTINS = frozenset({"bool", "bytes", "dict", "float", "int", "list", "set", "str", "tuple"})
-_PYTHON2 = {"unicode": "str", "long": "int"}
 _WORD, _DOTTED = re.compile(r"[A-Za-z_]\w*"), re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_KEYS = frozenset({bool, bytes, float, int, str, Name, Record, type(None)})
 _RAISED = (ValueError, IndexError, TypeError, OverflowError, KeyError, RecursionError, MemoryError)
-
-
-@dataclass(frozen=True)
-class Name:
-    """A class or function that a pickle mentions; only its name."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-@dataclass(eq=False)
-class Record:
-    """An instance of a class, as the arguments it was made with and the state it was given."""
-
-    of: Name
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    state: Any = None
-
-
-class OrderedRecord(dict[Any, Any]):
-    """An ``OrderedDict``, with the attributes it was given (a state dict has ``_metadata``)."""
-
-    state: Any = None
-
-
-@dataclass(frozen=True)
-class StorageRef:
-    """Bytes beside the pickle: ``numel`` elements of ``dtype`` in the archive's record ``data/KEY``."""
-
-    key: str
-    dtype: str
-    numel: int
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """A view of a storage, found to lie inside it."""
-
-    storage: StorageRef
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-
-    @property
-    def numel(self) -> int:
-        """How many elements the tensor has."""
-        return _product(self.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class Plain:
-    """What a pickle holds.
-
-    Args:
-        value: dicts, lists, numbers, strings, :class:`Name`, :class:`Record` and :class:`TensorRef`.
-        names: how often each class or function is mentioned.
-        refused: those among them that no checkpoint should need.
-    """
-
-    value: Any
-    names: Mapping[str, int]
-    refused: tuple[str, ...]
 
 
 def read_pickle(content: bytes, *, where: str, tolerate: bool = False) -> Plain:
@@ -130,15 +66,11 @@ def _unsafe(what: str, where: str) -> CheckpointError:
     )
 
 
-def _product(numbers: tuple[int, ...]) -> int:
-    out = 1
-    for n in numbers:
-        out *= n
-    return out
-
-
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
+
+
+Step = Callable[["_Machine", Any], None]
 
 
 class _Machine:
@@ -169,7 +101,7 @@ class _Machine:
                 raise ValueError("values are left over")
         except _RAISED as error:
             raise CheckpointError(
-                f"its pickle is damaged ({type(error).__name__}: {error}).",
+                f"its pickle is damaged ({type(error).__name__}: {str(error)[:200]}).",
                 where=self.where,
                 remedy="get the file from its origin again",
             ) from None
@@ -181,31 +113,37 @@ class _Machine:
     # ---- names
 
     def mention(self, module: str, name: str) -> Name:
-        """A global of the pickle, by name alone."""
+        """A class or function of the pickle, by name alone."""
+        if len(module) + len(name) > 200 or not (_DOTTED.fullmatch(module) and _WORD.fullmatch(name)):
+            self.refuse(f"its pickle names {f'{module}.{name}'[:200]!r}: a chain of attributes, or no name at all.")
         if module == "__builtin__":
-            module, name = "builtins", _PYTHON2.get(name, name)
+            module, name = "builtins", PYTHON2.get(name, name)
         found = Name(module, name)
         self.names[str(found)] += 1
-        if not (_DOTTED.fullmatch(module) and _WORD.fullmatch(name)):
-            self.refuse(f"its pickle names {str(found)!r}: a chain of attributes, or no name at all.")
-        if not _known(found):
+        if not is_known(found):
             if not self.tolerate:
                 self.refuse(f"its pickle names {found}, which no NDT3 checkpoint needs.")
             self.refused[str(found)] = None
         return found
 
-    def make(self, of: Any, args: Any, kwargs: Any = None) -> Any:
-        """What stands for ``of(*args, **kwargs)``."""
-        if type(of) is not Name:
-            self.refuse(f"its pickle calls a {_kind(of)}, which is no class.")
-        if type(args) is not tuple or type(kwargs or {}) is not dict:
+    def make(self, of: Any, args: Any) -> Any:
+        """What stands for the call ``of(*args)``."""
+        builder = _BUILDERS.get(str(of)) if type(of) is Name else None
+        if builder is None:
+            return self.instance(of, args, {})
+        if type(args) is not tuple:
             self.refuse(f"its pickle calls {of} without a list of arguments.")
-        if _is_stand_in(of) or str(of) in self.refused:
-            return Record(of, args, kwargs or {})
-        builder = _BUILDERS.get(str(of))
-        if builder is None or kwargs:
-            self.refuse(f"its pickle calls {of}, which is only ever named in a checkpoint.")
         return builder(self, args)
+
+    def instance(self, of: Any, args: Any, kwargs: Any) -> Record:
+        """What stands for an instance of a class."""
+        if type(of) is not Name:
+            self.refuse(f"its pickle calls a {kind_of(of)}, which is no class.")
+        if not is_stand_in(of) and str(of) not in self.refused:
+            self.refuse(f"its pickle calls {of}, which no NDT3 checkpoint does in this way.")
+        if type(args) is not tuple or type(kwargs) is not dict:
+            self.refuse(f"its pickle calls {of} without a list of arguments.")
+        return Record(of, args, kwargs)
 
     # ---- tensors
 
@@ -215,7 +153,7 @@ class _Machine:
             self.refuse("its pickle has a persistent id that is no storage.")
         _, kind, key, place, numel = identity
         if type(kind) is not Name or kind.module != "torch" or kind.name not in STORAGES:
-            self.refuse(f"its pickle has a storage of the unknown type {kind}.")
+            self.refuse(f"its pickle has a storage of the unknown type {kind_of(kind)}.")
         if type(key) is not str or not re.fullmatch(r"\w{1,80}", key) or type(place) is not str or not _is_count(numel):
             self.refuse("its pickle has a storage without a proper key and size.")
         return StorageRef(key, STORAGES[kind.name], numel)
@@ -244,42 +182,39 @@ class _Machine:
 
     def top(self, kind: type, doing: str) -> Any:
         if not isinstance(self.stack[-1], kind):
-            self.refuse(f"its pickle {doing} a {_kind(self.stack[-1])}.")
+            self.refuse(f"its pickle {doing} a {kind_of(self.stack[-1])}.")
         return self.stack[-1]
-
-
-def _kind(value: Any) -> str:
-    return str(value) if type(value) is Name else str(value.of) if type(value) is Record else type(value).__name__
-
-
-def _is_stand_in(name: Name) -> bool:
-    return name.module.split(".")[0] in STAND_INS
-
-
-def _known(name: Name) -> bool:
-    if name.module == "builtins":
-        return name.name in _BUILTINS
-    if name.module == "torch" and name.name in STORAGES:
-        return True
-    return _is_stand_in(name) or str(name) in _BUILDERS
 
 
 # ---- what may be made besides records
 
 
+def _check_keys(machine: _Machine, keys: Iterable[Any]) -> None:
+    """Keys and members of sets must be simple: hashing a tuple nested a million times deep would overflow the stack."""
+    for key in keys:
+        parts = key if type(key) is tuple and len(key) <= 16 else (key,)
+        if any(type(part) not in _KEYS for part in parts):
+            machine.refuse(f"its pickle has a {kind_of(key)} as a key.")
+
+
 def _ordered(machine: _Machine, args: tuple[Any, ...]) -> OrderedRecord:
-    return OrderedRecord(*args) if len(args) == 1 and type(args[0]) is list else _empty(machine, args)
-
-
-def _empty(machine: _Machine, args: tuple[Any, ...]) -> OrderedRecord:
-    if any(type(a) is not Name for a in args) or len(args) > 1:
+    pairs = args[0] if len(args) == 1 else []
+    if len(args) > 1 or type(pairs) is not list or any(type(p) not in (list, tuple) or len(p) != 2 for p in pairs):
         machine.refuse("its pickle makes a dictionary out of something else than pairs.")
+    _check_keys(machine, (key for key, _ in pairs))
+    return OrderedRecord(pairs)
+
+
+def _default(machine: _Machine, args: tuple[Any, ...]) -> OrderedRecord:
+    if len(args) != 1 or type(args[0]) is not Name:
+        machine.refuse("its pickle makes a dictionary whose missing entries are no empty class.")
     return OrderedRecord()
 
 
 def _set(machine: _Machine, args: tuple[Any, ...]) -> set[Any]:
     if len(args) != 1 or type(args[0]) not in (list, tuple):
         machine.refuse("its pickle makes a set out of something else than a list.")
+    _check_keys(machine, args[0])
     return set(args[0])
 
 
@@ -290,30 +225,31 @@ def _parameter(machine: _Machine, args: tuple[Any, ...]) -> TensorRef:
 
 
 _BUILDERS: dict[str, Callable[[_Machine, tuple[Any, ...]], Any]] = {
-    "collections.OrderedDict": _ordered,
-    "collections.defaultdict": _empty,
-    "builtins.set": _set,
-    "torch._utils._rebuild_tensor_v2": _Machine.tensor,
-    "torch._utils._rebuild_parameter": _parameter,
+    ORDERED: _ordered,
+    DEFAULT: _default,
+    SET: _set,
+    TENSOR: _Machine.tensor,
+    PARAMETER: _parameter,
 }
+assert set(_BUILDERS) == CALLABLE
 
 
 # ---- one function an opcode
 
 
-def _push(machine: _Machine, value: Any) -> None:
-    machine.stack.append(value)
+def _push(m: _Machine, value: Any) -> None:
+    m.stack.append(value)
 
 
-def _constant(value: Any) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: machine.stack.append(value)
+def _nothing(m: _Machine, _: Any) -> None:
+    pass
 
 
-def _new(kind: type) -> Callable[[_Machine, Any], None]:
-    return lambda machine, _: machine.stack.append(kind())
+def _new(make: Callable[[], Any]) -> Step:
+    return lambda m, _: m.stack.append(make())
 
 
-def _last(number: int) -> Callable[[_Machine, Any], None]:
+def _last(number: int) -> Step:
     def step(m: _Machine, _: Any) -> None:
         if len(m.stack) < number:
             raise ValueError("too few values for a tuple")
@@ -322,16 +258,22 @@ def _last(number: int) -> Callable[[_Machine, Any], None]:
     return step
 
 
-def _collect(kind: Callable[[list[Any]], Any]) -> Callable[[_Machine, Any], None]:
+def _collect(make: Callable[[_Machine, list[Any]], Any]) -> Step:
     def step(m: _Machine, _: Any) -> None:
         values = m.since_mark()
-        m.stack.append(kind(values))
+        m.stack.append(make(m, values))
 
     return step
 
 
-def _pairs(values: list[Any]) -> dict[Any, Any]:
+def _dict(m: _Machine, values: list[Any]) -> dict[Any, Any]:
+    _check_keys(m, values[::2])
     return dict(zip(values[::2], values[1::2], strict=True))
+
+
+def _frozenset(m: _Machine, values: list[Any]) -> frozenset[Any]:
+    _check_keys(m, values)
+    return frozenset(values)
 
 
 def _mark(m: _Machine, _: Any) -> None:
@@ -363,16 +305,16 @@ def _appends(m: _Machine, _: Any) -> None:
 
 def _setitem(m: _Machine, _: Any) -> None:
     value, key = m.stack.pop(), m.stack.pop()
-    m.top(dict, "sets an entry of")[key] = value
+    m.top(dict, "sets an entry of").update(_dict(m, [key, value]))
 
 
 def _setitems(m: _Machine, _: Any) -> None:
-    pairs = _pairs(m.since_mark())
+    pairs = _dict(m, m.since_mark())
     m.top(dict, "sets entries of").update(pairs)
 
 
 def _additems(m: _Machine, _: Any) -> None:
-    values = m.since_mark()
+    values = _frozenset(m, m.since_mark())
     m.top(set, "adds to").update(values)
 
 
@@ -395,23 +337,21 @@ def _reduce(m: _Machine, _: Any) -> None:
 
 def _newobj(m: _Machine, _: Any) -> None:
     args, of = m.stack.pop(), m.stack.pop()
-    if type(of) is Name and not (_is_stand_in(of) or str(of) in m.refused):
-        m.refuse(f"its pickle makes an instance of {of}, which is only ever named in a checkpoint.")
-    m.stack.append(m.make(of, args))
+    m.stack.append(m.instance(of, args, {}))
 
 
 def _newobj_ex(m: _Machine, _: Any) -> None:
     kwargs, args, of = m.stack.pop(), m.stack.pop(), m.stack.pop()
-    m.stack.append(m.make(of, args, kwargs))
+    m.stack.append(m.instance(of, args, kwargs))
 
 
 def _build(m: _Machine, _: Any) -> None:
     state = m.stack.pop()
     target = m.stack[-1]
     if type(target) not in (Record, OrderedRecord):
-        m.refuse(f"its pickle sets the attributes of a {_kind(target)}.")
+        m.refuse(f"its pickle sets the attributes of a {kind_of(target)}.")
     if target.state is not None:
-        m.refuse(f"its pickle sets the state of a {_kind(target)} twice.")
+        m.refuse(f"its pickle sets the state of a {kind_of(target)} twice.")
     target.state = state
 
 
@@ -423,17 +363,38 @@ _VALUES = (
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
     "BINBYTES SHORT_BINBYTES BINBYTES8"
 )
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+_STEPS: dict[str, Step] = {
     **dict.fromkeys(_VALUES.split(), _push),
-    **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
+    **dict.fromkeys(("PROTO", "FRAME"), _nothing),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _get),
-    **{"NONE": _constant(None), "NEWTRUE": _constant(True), "NEWFALSE": _constant(False)},
-    **{"EMPTY_LIST": _new(list), "EMPTY_DICT": _new(dict), "EMPTY_SET": _new(set), "EMPTY_TUPLE": _constant(())},
-    **{"TUPLE1": _last(1), "TUPLE2": _last(2), "TUPLE3": _last(3)},
-    **{"TUPLE": _collect(tuple), "LIST": _collect(list), "DICT": _collect(_pairs), "FROZENSET": _collect(frozenset)},
-    **{"MARK": _mark, "POP": _pop, "APPEND": _append, "APPENDS": _appends, "SETITEM": _setitem},
-    **{"SETITEMS": _setitems, "ADDITEMS": _additems, "GLOBAL": _global, "STACK_GLOBAL": _stack_global},
-    **{"REDUCE": _reduce, "NEWOBJ": _newobj, "NEWOBJ_EX": _newobj_ex, "BUILD": _build, "BINPERSID": _persistent},
+    "NONE": _new(lambda: None),
+    "NEWTRUE": _new(lambda: True),
+    "NEWFALSE": _new(lambda: False),
+    "EMPTY_LIST": _new(list),
+    "EMPTY_DICT": _new(dict),
+    "EMPTY_SET": _new(set),
+    "EMPTY_TUPLE": _new(tuple),
+    "TUPLE1": _last(1),
+    "TUPLE2": _last(2),
+    "TUPLE3": _last(3),
+    "TUPLE": _collect(lambda _, values: tuple(values)),
+    "LIST": _collect(lambda _, values: values),
+    "DICT": _collect(_dict),
+    "FROZENSET": _collect(_frozenset),
+    "MARK": _mark,
+    "POP": _pop,
+    "APPEND": _append,
+    "APPENDS": _appends,
+    "SETITEM": _setitem,
+    "SETITEMS": _setitems,
+    "ADDITEMS": _additems,
+    "GLOBAL": _global,
+    "STACK_GLOBAL": _stack_global,
+    "REDUCE": _reduce,
+    "NEWOBJ": _newobj,
+    "NEWOBJ_EX": _newobj_ex,
+    "BUILD": _build,
+    "BINPERSID": _persistent,
 }
-"""What each opcode does. INST, OBJ, PERSID, EXT1–4, DUP and buffers are not here: checkpoints have none."""
+"""What each opcode does. INST, OBJ, PERSID, EXT1 … EXT4, DUP and buffers are not here: no checkpoint has them."""

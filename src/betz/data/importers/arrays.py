@@ -249,8 +249,9 @@ def _time(
 ) -> tuple[BinGrid, NDArray[np.int64] | None]:
     """The grid, and the bin of each row where stamps tell."""
     where = file.path.name
-    if options.bin_ms is not None:
-        grid_of(options.bin_ms, where=where)
+    for given in (options.bin_ms, time.bin_ms):
+        if given is not None:
+            grid_of(given, where=where)
     stated = _stated_ms(file, time)
     if time.ambiguous and options.bin_ms is None:
         implied = _implied_ms(behavior)
@@ -262,7 +263,7 @@ def _time(
             remedy=f"give bin_ms (--bin-ms){f', {implied[1]:.4g} if you trust the velocity' if implied else ''}",
         )
     if stated is not None and options.bin_ms is not None and abs(stated / options.bin_ms - 1) > 1e-6:
-        says = "the mapping" if time.bin_ms is not None else "the file"
+        says = "the file" if time.bin_variable else "the mapping"
         raise FileError(
             "contradicting bin width",
             f"bin_ms = {options.bin_ms:g} was given, but {says} says {stated:g}.",
@@ -285,8 +286,8 @@ def _time(
 
 
 def _stated_ms(file: ArrayFile, time: TimeMapping) -> float | None:
-    """The bin width that the mapping or the file states."""
-    if time.bin_ms is not None or not time.bin_variable:
+    """The bin width that the mapping or the file states; both must agree."""
+    if not time.bin_variable:
         return time.bin_ms
     values, label = _numbers(file, time.bin_variable, (), "[time]")
     widths = np.unique(values.astype(np.float64))
@@ -299,14 +300,16 @@ def _stated_ms(file: ArrayFile, time: TimeMapping) -> float | None:
             remedy="split the file, or bin the recording evenly",
         )
     width = float(widths[0])
-    if not (np.isfinite(width) and width > 0):
+    in_ms = (1000.0 / width if width else 0.0) if time.bin_unit == "Hz" else width * 1000.0 / _PER_S[time.bin_unit]
+    grid_of(in_ms, where=f"{file.path.name}, {label!r}")
+    if time.bin_ms is not None and abs(in_ms / time.bin_ms - 1) > 1e-6:
         raise FileError(
-            "impossible bin width",
-            f"{label!r} says {width:g} {time.bin_unit}.",
+            "contradicting bin width",
+            f"{label!r} says {in_ms:g} ms, the mapping {time.bin_ms:g} ms.",
             where=file.path.name,
-            remedy="give bin_ms in [time] of the mapping instead",
+            remedy="leave one of bin_ms and bin_variable out of [time]",
         )
-    return 1000.0 / width if time.bin_unit == "Hz" else width * 1000.0 / _PER_S[time.bin_unit]
+    return in_ms
 
 
 def _stamped(file: ArrayFile, time: TimeMapping, width_ms: float | None) -> tuple[BinGrid, NDArray[np.int64]]:

@@ -272,6 +272,14 @@ class CsvFile(ArrayFile):
         with self.path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.reader(file, delimiter=self.delimiter, strict=True)
             names = [name.strip() for name in next(rows)]
+            other = next((mark for mark in (";", "\t") if len(names) == 1 and mark in names[0]), "")
+            if other:
+                raise FileError(
+                    "no header",
+                    f"its columns are separated by {other!r}.",
+                    where=self.path.name,
+                    remedy="export it with commas between columns and points in numbers",
+                )
             if any(_is_number(name) for name in names) or len(set(names)) != len(names) or "" in names:
                 raise FileError(
                     "no header",
