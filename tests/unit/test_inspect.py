@@ -175,9 +175,20 @@ def test_faults_are_looked_for_in_usable_bins_only() -> None:
     assert found.warnings == ("1 of 24 channels is dead: ch4",)
     assert found.time.gaps == ((3000, 5000),)
     assert "2000" not in found.summary()
-    assert (
-        "83.3% of 12,000 bins usable, 1 gaps (longest 40 s; at 60.0–100.0 s), 0 edges; 2 stretches" in found.summary()
-    )
+    assert "83.3% of 12,000 bins usable, 1 gap (longest 40 s; at 60.0–100.0 s), 0 edges; 2 stretches" in found.summary()
+
+
+@pytest.mark.parametrize("cut", ["edges", "gaps"])
+def test_changes_over_edges_and_gaps_are_no_bursts(cut: str) -> None:
+    """Stretches of five bins, slow and fast by turns: counts jump between them only."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.where(np.arange(3000) // 5 % 2, 30, 2)[:, None] * np.ones(4))
+    valid = np.arange(3000) % 5 > 0 if cut == "gaps" else None
+    made = betz.from_arrays(counts, bin_ms=100, valid=valid)
+    if cut == "edges":
+        assert {noise.kind for noise in check_channels(made).noisy.values()} == {"bursts"}
+        made = replace(made, edges=np.arange(500, 300_000, 500))
+    assert not check_channels(made).noisy
 
 
 def test_power_channels() -> None:
@@ -389,7 +400,7 @@ STRANGE: dict[str, tuple[Callable[[], Session], str]] = {
     ),
     "every second bin": (
         lambda: replace(session(), valid=Intervals.of([(k, k + 20) for k in range(0, 240_000, 40)])),
-        "6000 gaps",
+        "6,000 gaps",
     ),
     "many arrays": (
         lambda: betz.from_arrays(

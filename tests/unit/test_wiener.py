@@ -205,7 +205,7 @@ def test_few_bins_and_discrete_behavior_are_refused() -> None:
         Wiener().calibrate(session().between(0, 10), behavior=BEHAVIOR)
     data = session()
     click = Series(np.zeros((1500, 1)), (BehaviorDim("click", "", "discrete", ("no", "yes")),), 0, 50)
-    with pytest.raises(ConfigError, match="continuous behavior only, not click"):
+    with pytest.raises(ConfigError, match="it decodes continuous behavior only, not click"):
         Wiener().calibrate(data.with_behavior(click), behavior=["click"])
     with pytest.raises(DataError, match="no behavior named 'hand_z'"):
         Wiener().calibrate(data, behavior=["hand_z"])

@@ -77,7 +77,8 @@ def check_channels(session: Session) -> ChannelReport:
     dead = np.ptp(signals_NC, axis=0) == 0
     rate = np.where(counting, mean / bin_s, mean)
     live = np.flatnonzero(~dead)
-    follows_N = np.diff(usable, prepend=-2) == 1  # whether the bin before is usable too
+    follows_N = np.ones(len(usable), dtype=bool)  # whether the bin before is usable too, and no edge lies between
+    follows_N[np.searchsorted(usable, [first for first, _ in session.segments])] = False
     together_N, checked = _together(x_NC[:, live], mean[live], sd[live])
     calm_N = ~_near(together_N, 2)
     noisy = _noisy(x_NC, session.channels, live, calm_N, follows_N, together_N, rate)

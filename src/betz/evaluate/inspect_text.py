@@ -39,6 +39,10 @@ def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int]) -> list[st
     return ["  ".join(cell(k, text) for k, text in enumerate(row)).rstrip() for row in rows]
 
 
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def _channels(found: Inspection) -> list[str]:
     s, report = found.session, found.channels
     said = ", ".join(f"{number} {kind}" for kind, number in found.kinds().items())
@@ -53,23 +57,24 @@ def _channels(found: Inspection) -> list[str]:
     pairs, together = len(report.duplicated), len(report.together)
     lines.append(
         f"  {len(report.dead)} dead, {len(report.near_dead)} near-dead, {len(report.noisy)} noisy; "
-        f"{pairs} duplicated pairs; {together} bins in which all fire at once"
+        f"{_number(pairs, 'duplicated pair')}; {_number(together, 'bin')} in which nearly all fire at once"
     )
     return lines
 
 
 def _time(found: Inspection) -> list[str]:
     t, bin_s = found.time, found.session.grid.bin_s
-    lines = [f"time: {t.usable:.1%} of {found.session.num_bins:,} bins usable, {len(t.gaps)} gaps"]
+    lines = [f"time: {t.usable:.1%} of {found.session.num_bins:,} bins usable, {_number(len(t.gaps), 'gap')}"]
     if t.gaps:
         longest = max(end - first for first, end in t.gaps) * bin_s
         shown = ", ".join(f"{first * bin_s:.1f}–{end * bin_s:.1f}" for first, end in t.gaps[:5])
         lines[0] += f" (longest {longest:.3g} s; at {shown}{' …' if len(t.gaps) > 5 else ''} s)"
-    lines[0] += f", {t.edges} edges"
+    lines[0] += f", {_number(t.edges, 'edge')}"
     if t.segments > 1:
         lines[0] += f"; {t.segments} stretches of {t.segment_s:.3g} s (median)"
     if t.trials:
-        lines[0] += f"; {t.trials} trials" + (f" in {t.conditions} conditions" if t.conditions else "")
+        lines[0] += f"; {_number(t.trials, 'trial')}"
+        lines[0] += f" in {_number(t.conditions, 'condition')}" if t.conditions else ""
     return lines
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from betz.core.config import frozen_config
+from betz.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    pass
+    from betz.tokens.layout import Layout
+    from betz.tokens.tokenizer import Tokenizer
 
 REFERENCE_WEIGHTS = (1.0, 1.0)
 """Spike and behavior loss of the reference's main models."""

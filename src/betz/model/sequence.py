@@ -1,13 +1,13 @@
 """The sequence head (text from bins, CTC) and its decoding, the same offline and bin by bin.
 
-Classes a bin are symbols and a blank (class 0). A text's probability is that of all ways to spread it over the bins with
-blanks and repetitions (Graves et al. 2006). Decoding is a fold over bins: a state is a value, ``advance`` gives the next
-one, so a text does not depend on how its bins were cut into pushes.
+The classes of a bin are symbols and a blank (class 0). A text's probability is that of all ways to spread it over the
+bins with blanks and repetitions (Graves et al. 2006). Decoding is a fold over bins: a state is a value, ``advance``
+gives the next one, so a text does not depend on how its bins were cut into pushes.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -171,17 +171,23 @@ class Greedy:
         return state.labels
 
 
+Scores = dict[Labels, tuple[float, float]]
+
+
 @dataclass(frozen=True)
 class BeamState:
     """Labels on which all beams agree, and the beams' different ends.
 
     Args:
         agreed: labels that no later bin can change.
-        beams: end of the labels → log-probability of all ways that end in a blank, and in its last label.
+        beams: end of the labels → log-probability, beyond ``scale``, of all ways that end in a blank, and in the
+            last label; best first.
+        scale: log-probability of the best beam: kept apart, so that hour-long streams round like fresh ones.
     """
 
     agreed: Labels = ()
-    beams: Mapping[Labels, tuple[float, float]] = field(default_factory=lambda: {(): (0.0, -np.inf)})
+    beams: Mapping[Labels, tuple[float, float]] = field(default_factory=lambda: {(): (0.0, -math.inf)})
+    scale: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -190,15 +196,22 @@ class Beam:
 
     Args:
         width: prefixes that are kept after each bin. With all of them kept the result is exact.
+        pending: labels that later bins may still change; of a longer end, the oldest label of the best beam is agreed
+            on, and beams that differ in it are given up. It bounds the state.
 
-    Source: Graves & Jaitly 2014 (without a language model); Hannun et al. 2014.
+    Source: Graves & Jaitly 2014, Hannun et al. 2014; without a language model.
     """
 
     width: int = 16
+    pending: int = 100
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ConfigError(f"a width of {self.width} keeps nothing.", where="Beam", remedy="give at least 1")
+        if self.width < 1 or self.pending < 1:
+            raise ConfigError(
+                f"a width of {self.width} and {self.pending} pending labels keep nothing.",
+                where="Beam",
+                remedy="give at least 1",
+            )
 
     def start(self) -> BeamState:
         """One beam: nothing written."""
@@ -206,56 +219,71 @@ class Beam:
 
     def advance(self, state: BeamState, logits_NV: NDArray[Any]) -> BeamState:
         """The state after further bins (N, V)."""
-        agreed, beams = state.agreed, state.beams
+        agreed, beams, scale = state.agreed, dict(state.beams), state.scale
         for log_p_V in _log_softmax(logits_NV):
-            beams = self._best(_extend(beams, agreed[-1] if agreed else BLANK, log_p_V))
-            common = os.path.commonprefix(list(beams))
+            beams, gain = _extend(beams, agreed[-1] if agreed else BLANK, log_p_V, self.width)
+            scale += gain
+            common = _common(list(beams))
+            late = len(next(iter(beams))) - self.pending
+            if late > len(common):
+                common = next(iter(beams))[:late]
             if common:
                 agreed += common
-                beams = {end[len(common) :]: p for end, p in beams.items()}
-        return BeamState(agreed, beams)
+                beams = {end[len(common) :]: p for end, p in beams.items() if end[: len(common)] == common}
+        return BeamState(agreed, beams, scale)
 
     def labels(self, state: BeamState) -> Labels:
         """The best labels so far: those agreed on, and the end of the best beam."""
         return state.agreed + next(iter(state.beams))
 
-    def log_probability(self, state: BeamState) -> dict[Labels, float]:
+    def log_probabilities(self, state: BeamState) -> dict[Labels, float]:
         """Log-probability of each kept text, best first."""
-        return {state.agreed + end: float(np.logaddexp(*p)) for end, p in state.beams.items()}
-
-    def _best(self, beams: Mapping[Labels, tuple[float, float]]) -> dict[Labels, tuple[float, float]]:
-        """The most probable ones, best first; equals by label, so that the order never depends on the past."""
-        total = {end: float(np.logaddexp(*p)) for end, p in beams.items()}
-        kept = sorted(beams, key=lambda end: (-total[end], end))[: self.width]
-        return {end: beams[end] for end in kept}
+        return {state.agreed + end: state.scale + float(np.logaddexp(*p)) for end, p in state.beams.items()}
 
 
-def _extend(
-    beams: Mapping[Labels, tuple[float, float]], before: int, log_p_V: Float
-) -> dict[Labels, tuple[float, float]]:
-    """All prefixes one bin later.
+def _extend(beams: Scores, before: int, log_p_V: Float, width: int) -> tuple[Scores, float]:
+    """The best prefixes one bin later, best first, and by how much the first one gained.
 
     Args:
         beams: as in :class:`BeamState`.
         before: the label before the ends.
         log_p_V: log-probabilities of the bin's classes.
+        width: how many are kept.
     """
-    found: dict[Labels, list[float]] = {}
+    ends = list(beams)
+    place = {end: b for b, end in enumerate(ends)}
+    in_blank, in_label = np.array(list(beams.values())).T
+    total = np.logaddexp(in_blank, in_label)
+    last = np.array([end[-1] if end else before for end in ends])
+    stay_blank = total + log_p_V[BLANK]
+    stay_label = np.where(last == BLANK, -math.inf, in_label + log_p_V[last])
+    grow_BV = total[:, None] + log_p_V
+    grow_BV[:, BLANK] = -math.inf
+    # A label is written twice only with a blank between.
+    again = np.flatnonzero(last != BLANK)
+    grow_BV[again, last[again]] = in_blank[again] + log_p_V[last[again]]
+    for end, b in place.items():  # a shorter beam grows into one that is there already
+        parent = place.get(end[:-1]) if end else None
+        if parent is not None:
+            stay_label[b] = np.logaddexp(stay_label[b], grow_BV[parent, end[-1]])
+            grow_BV[parent, end[-1]] = -math.inf
+    score = np.concatenate((np.logaddexp(stay_blank, stay_label), grow_BV.ravel()))
+    best = [int(i) for i in np.argsort(-score, kind="stable")[:width] if score[i] > -math.inf]
+    top, found = float(score[best[0]]), Scores()
+    for i in best:
+        if i < len(ends):
+            found[ends[i]] = (float(stay_blank[i]) - top, float(stay_label[i]) - top)
+        else:
+            b, label = divmod(i - len(ends), len(log_p_V))
+            found[(*ends[b], label)] = (-math.inf, float(score[i]) - top)
+    return found, top
 
-    def add(end: Labels, which: int, value: float) -> None:
-        entry = found.setdefault(end, [-np.inf, -np.inf])
-        entry[which] = float(np.logaddexp(entry[which], value))
 
-    for end, (in_blank, in_label) in beams.items():
-        last = end[-1] if end else before
-        total = float(np.logaddexp(in_blank, in_label))
-        add(end, 0, total + log_p_V[BLANK])
-        if last != BLANK:
-            add(end, 1, in_label + log_p_V[last])  # the same label goes on
-        for label in range(1, len(log_p_V)):
-            # A label is written twice only with a blank between.
-            add((*end, label), 1, (in_blank if label == last else total) + log_p_V[label])
-    return {end: (values[0], values[1]) for end, values in found.items()}
+def _common(ends: list[Labels]) -> Labels:
+    """The labels with which all ends begin."""
+    first, last = min(ends), max(ends)
+    same = next((i for i, label in enumerate(first) if i >= len(last) or last[i] != label), len(first))
+    return first[:same]
 
 
 def _log_softmax(logits_NV: NDArray[Any]) -> Float:
@@ -271,5 +299,6 @@ def _log_softmax(logits_NV: NDArray[Any]) -> Float:
         raise StreamError(
             "scores have NaN or infinite values.", where="sequence decoding", remedy="leave lost bins out"
         )
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    with np.errstate(over="ignore"):
+        shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

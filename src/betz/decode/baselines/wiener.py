@@ -16,17 +16,17 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from betz.core.config import frozen_config, to_dict
-from betz.core.errors import ConfigError, DataError
+from betz.core.errors import ConfigError
 from betz.core.prediction import Array
 from betz.core.session import BehaviorDim, Channel, Session
 from betz.decode.closed_form import Segments, Statistics, blocks, lag_statistics, ridge, squared_error
 from betz.decode.decoder import save_decoder
 from betz.decode.features import Float, Scaler, decay, exponential
+from betz.decode.labels import continuous_labels, groups
 from betz.decode.streaming import StreamingDecoder
 
 FINEST_LAG_MS = 40.0
 """With narrower bins, neighbouring bins share a weight: lags finer than this add parameters, not accuracy."""
-MIN_BINS = 20
 
 
 @frozen_config
@@ -83,12 +83,12 @@ class Wiener:
             DataError: too few labelled bins, a constant dimension, or no live channel.
         """
         dims = session.dims_of(list(behavior))
-        y_NK, segments = _labels(session, dims)
+        y_NK, segments = continuous_labels(session, dims, recipe="Wiener")
         used = np.concatenate([np.arange(a, b) for a, b in segments])
         signals_NC = session.signals
         scaler = Scaler.fit(signals_NC[used] if len(used) < len(signals_NC) else signals_NC, session.channels)
         search = _Search(self, session.bin_ms, scaler.apply(signals_NC), y_NK, segments)
-        filters = [search.best(columns) for columns in _groups(dims)]
+        filters = [search.best(columns) for columns in groups(dims)]
         return WienerDecoder(
             bin_ms=session.bin_ms,
             channels=session.channels,
@@ -224,41 +224,6 @@ def _correlate(joined: Float, weights: Float, bins: int, size: int = 512) -> Flo
     view = sliding_window_view(joined, taps, axis=1)  # (B, bins, C, T)
     parts = [view[:, i : i + size].reshape(len(joined), -1, len(weights)) @ weights for i in range(0, bins, size)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-
-def _groups(dims: Sequence[BehaviorDim]) -> list[tuple[int, ...]]:
-    """Dimensions of one unit belong together."""
-    units = list(dict.fromkeys(d.unit for d in dims))
-    return [tuple(k for k, d in enumerate(dims) if d.unit == unit) for unit in units]
-
-
-def _labels(session: Session, dims: tuple[BehaviorDim, ...]) -> tuple[Float, Segments]:
-    """Behavior and segments of a calibration session, checked."""
-    discrete = [d.name for d in dims if d.kind == "discrete"]
-    if discrete:
-        raise ConfigError(
-            f"the Wiener filter decodes continuous behavior only, not {', '.join(discrete)}.",
-            where="Wiener.calibrate",
-        )
-    where = f"calibration on session {session.id}"
-    y_NK = session.behavior_of([d.name for d in dims])
-    labelled = session.usable & np.isfinite(y_NK).all(axis=1)
-    if labelled.sum() < MIN_BINS:
-        lost = [f"{d.name}: {np.isnan(y_NK[:, k]).sum()} unknown" for k, d in enumerate(dims)]
-        raise DataError(
-            f"{labelled.sum()} of {session.num_bins} bins are usable and labelled in every dimension; "
-            f"at least {MIN_BINS} are needed ({'; '.join(lost)}).",
-            where=where,
-            remedy="calibrate on more minutes, or leave out the dimension without labels",
-        )
-    constant = [d.name for k, d in enumerate(dims) if np.ptp(y_NK[labelled, k]) == 0]
-    if constant:
-        raise DataError(
-            f"{', '.join(constant)} does not change, so nothing can be learned of it.",
-            where=where,
-            remedy="leave it out, or calibrate on more minutes",
-        )
-    return y_NK, session.segments
 
 
 class _Search:
