@@ -23,6 +23,8 @@ _HOME = {
     "simulate": "betz.sim.population",
     "load": "betz.decode.decoder",
     "Wiener": "betz.decode.baselines.wiener",
+    "GRU": "betz.decode.baselines.recurrent",
+    "LSTM": "betz.decode.baselines.recurrent",
     "evaluate": "betz.evaluate.run",
     "replay": "betz.evaluate.replay",
     "run_loop": "betz.live.loop",
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from betz.data.arrays import from_arrays as from_arrays
     from betz.data.importers import read as read
     from betz.data.store import Store as Store
+    from betz.decode.baselines.recurrent import GRU as GRU
+    from betz.decode.baselines.recurrent import LSTM as LSTM
     from betz.decode.baselines.wiener import Wiener as Wiener
     from betz.decode.decoder import load as load
     from betz.evaluate.replay import replay as replay

@@ -499,3 +499,19 @@ def test_the_example_is_the_session_with_the_median_score(tmp_path: Path) -> Non
     assert found.test_N.sum() == found.scored_N.sum() == 600
     assert found.note == "Of 3 sessions the one with the median R²."
     assert example(plan(), sessions, [row | {"error": "it broke"}]) is None
+
+
+def test_several_jobs_give_the_rows_of_one(tmp_path: Path) -> None:
+    plan = Plan(decoders={"fast": FAST}, tasks={"velocity": VELOCITY}, minutes=(0.5, 1))
+    sessions = [session("a"), session("b", seed=1)]
+    one = run(plan, sessions, out=tmp_path / "one.jsonl", progress=False)
+    two = run(plan, sessions, out=tmp_path / "two.jsonl", jobs=2, progress=False)
+    assert [(r["key"], r["r2"]) for r in one] == [(r["key"], r["r2"]) for r in two]
+    assert len(read_rows(tmp_path / "two.jsonl")[0]) == 4
+    assert run(plan, sessions, out=tmp_path / "two.jsonl", jobs=2, progress=False).resumed == 4
+
+
+def test_no_job_is_refused(tmp_path: Path) -> None:
+    plan = Plan(decoders={"fast": FAST}, tasks={"velocity": VELOCITY}, minutes=(1,))
+    with pytest.raises(ConfigError, match="0 jobs cannot do anything"):
+        run(plan, [session()], out=tmp_path / "rows.jsonl", jobs=0, progress=False)

@@ -27,6 +27,7 @@ def command(
     edges: Annotated[
         Literal["restart", "cross", "both"], typer.Option(help="At trial edges: start anew, run on, or both apart.")
     ] = "restart",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes side by side.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """Calibrate and score decoders on recorded sessions, by minutes of calibration; write results and a report.
@@ -52,7 +53,7 @@ def command(
     opened = open_sessions(sessions)
     failure: RunError | None = None
     try:
-        rows = run(plan, opened, out=out / "results.jsonl")
+        rows = run(plan, opened, out=out / "results.jsonl", jobs=jobs)
     except RunError as error:
         failure, rows = error, error.rows
     console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)

@@ -26,7 +26,12 @@ LAYOUT = Layout(
     writer="Decoder.save",
     remedy="copy or save the decoder again",
 )
-KINDS = {"wiener": "betz.decode.baselines.wiener:WienerDecoder"}
+KINDS = {
+    "wiener": "betz.decode.baselines.wiener:WienerDecoder",
+    "kalman": "betz.decode.baselines.kalman:KalmanDecoder",
+    "recurrent": "betz.decode.baselines.recurrent:RecurrentDecoder",
+    "transformer": "betz.decode.transformer:TransformerDecoder",
+}
 """Class of each kind of saved decoder, imported when one is loaded."""
 
 

@@ -102,3 +102,13 @@ def exponential(z_BNC: Float, keep: float, last_BC: Float) -> Float:
 
     filtered, _ = lfilter([1 - keep], [1, -keep], z_BNC, axis=1, zi=keep * last_BC[:, None])
     return np.asarray(filtered)
+
+
+def counting(channels: Sequence[Channel]) -> NDArray[np.bool_]:
+    """(C,) whether a channel holds counts."""
+    return np.array([c.kind != "power" for c in channels])
+
+
+def square_root(signals: Array, counting_C: NDArray[np.bool_]) -> Float:
+    """Square roots of counts, whose variance then hardly depends on the rate (Anscombe 1948); power as it is."""
+    return np.asarray(np.sqrt(signals, where=counting_C, out=signals.astype(np.float64)))

@@ -25,6 +25,7 @@ from betz.core.prediction import Prediction
 from betz.core.session import Array, Session
 from betz.decode.decoder import Decoder
 from betz.evaluate.evaluation import DRAWS, Evaluation, check_dims, evaluate, evaluation_of
+from betz.evaluate.pool import each
 from betz.evaluate.replay import timed_replay
 from betz.evaluate.results import (
     FORMAT_VERSION,
@@ -40,7 +41,11 @@ from betz.evaluate.results import (
 
 __all__ = ["RECIPES", "Plan", "Results", "RunError", "Task", "evaluate", "example", "run", "table_text"]
 
-RECIPES = {"wiener": "betz.decode.baselines.wiener:Wiener"}
+RECIPES = {
+    "wiener": "betz.decode.baselines.wiener:Wiener",
+    "gru": "betz.decode.baselines.recurrent:GRU",
+    "lstm": "betz.decode.baselines.recurrent:LSTM",
+}
 """Class of each recipe that the command line knows by name, imported when it is asked for."""
 WARMUP_MINUTES = 20 / 60
 
@@ -136,9 +141,9 @@ class RunError(BetzError):
 
 @dataclass(frozen=True)
 class _Cell:
-    """One calibration and one replay, scored for every task."""
+    """One calibration and one replay of the session of this id, scored for every task."""
 
-    session: Session
+    session: str
     session_hash: str
     tasks: Mapping[str, list[str]]
     minutes: float
@@ -147,17 +152,18 @@ class _Cell:
     edges: str
 
 
-def run(plan: Plan, sessions: Sequence[Session], *, out: Path, progress: bool = True) -> Results:
+def run(plan: Plan, sessions: Sequence[Session], *, out: Path, jobs: int = 1, progress: bool = True) -> Results:
     """Compute what is missing in a results file.
 
     Args:
         plan: what to compute.
         sessions: whole sessions; they are cut here.
         out: the JSON-lines file; it is appended to, and results that are there already are not computed again.
+        jobs: processes that compute cells side by side; each uses its share of the cores.
         progress: show a bar on stderr.
 
     Raises:
-        ConfigError: a session is given twice, or no session has a task's behavior.
+        ConfigError: a session is given twice, no session has a task's behavior, or ``jobs`` is below 1.
         RunError: cells failed. Their rows say why; another run tries them again.
     """
     out = Path(out)
@@ -165,19 +171,23 @@ def run(plan: Plan, sessions: Sequence[Session], *, out: Path, progress: bool = 
     out.parent.mkdir(parents=True, exist_ok=True)
     earlier, torn = read_rows(out)
     known = {row["key"]: row for row in earlier if not row.get("error")}
-    rows: list[Row] = []
-    resumed = 0
     recipes = {name: description(decoder) for name, decoder in plan.decoders.items()}
+    by_id = {session.id: session for session in sessions}
+    heads = [_heads(plan, by_id[cell.session], cell, recipes[cell.decoder]) for cell in cells]
+    todo = [
+        (cell, missing)
+        for cell, wanted in zip(cells, heads, strict=True)
+        if (missing := {task: head for task, head in wanted.items() if head["key"] not in known})
+    ]
+    resumed = sum(map(len, heads)) - sum(len(missing) for _, missing in todo)
     with _bar(len(cells), progress) as advance:
-        for cell in cells:
-            heads = _heads(plan, cell, recipes[cell.decoder])
-            missing = {task: head for task, head in heads.items() if head["key"] not in known}
-            resumed += len(heads) - len(missing)
-            advance(f"{cell.session.id} · {cell.minutes:g} min · {cell.decoder}", 0)
-            for row in _compute(plan, cell, missing) if missing else ():
+        advance("", len(cells) - len(todo))
+        for index, computed in each(_compute, (plan, by_id), todo, jobs=jobs):
+            cell = todo[index][0]
+            for row in computed:
                 known[row["key"]] = append_row(out, row)
-            rows += [known[head["key"]] for head in heads.values()]
-            advance("", 1)
+            advance(f"{cell.session} · {cell.minutes:g} min · {cell.decoder}", 1)
+    rows = [known[head["key"]] for wanted in heads for head in wanted.values()]
     found = Results(rows, resumed=resumed, absent=absent, torn=torn)
     failed = [row for row in rows if row["error"]]
     if failed:
@@ -211,9 +221,15 @@ def example(plan: Plan, sessions: Sequence[Session], rows: Sequence[Row]) -> Eva
     row = sorted(most, key=lambda r: float(r["r2"]))[(len(most) - 1) // 2]
     session = next(s for s in sessions if s.id == row["session"])
     cell = _Cell(
-        session, row["session_hash"], plan.names_in(session), row["minutes"], row["decoder"], row["seed"], row["edges"]
+        session.id,
+        row["session_hash"],
+        plan.names_in(session),
+        row["minutes"],
+        row["decoder"],
+        row["seed"],
+        row["edges"],
     )
-    found = _evaluation(plan, _decode(plan, cell), row["task"], draws=DRAWS)
+    found = _evaluation(plan, _decode(plan, session, cell), row["task"], draws=DRAWS)
     notes = [f"Of {len(most)} sessions the one with the median R²."] if len(most) > 1 else []
     if row["percentile_unit"]:
         notes.append(f"R² is in units of each dimension's percentile {row['percentile_unit']:g}, as in the run.")
@@ -240,9 +256,9 @@ def _cells(plan: Plan, sessions: Sequence[Session]) -> tuple[list[_Cell], dict[s
         hash_ = content_hash(session)
         for edges, minutes, decoder in product(_modes(plan, session), plan.minutes, plan.decoders):
             if is_recipe(plan.decoders[decoder]):
-                cells += [_Cell(session, hash_, tasks, minutes, decoder, seed, edges) for seed in plan.seeds]
+                cells += [_Cell(session.id, hash_, tasks, minutes, decoder, seed, edges) for seed in plan.seeds]
             elif minutes == plan.minutes[0]:
-                cells.append(_Cell(session, hash_, tasks, 0.0, decoder, plan.seeds[0], edges))
+                cells.append(_Cell(session.id, hash_, tasks, 0.0, decoder, plan.seeds[0], edges))
     for task, found in has.items():
         if not found:
             wanted = ", ".join(plan.task(task).behavior)
@@ -260,13 +276,13 @@ def _modes(plan: Plan, session: Session) -> tuple[str, ...]:
     return plan.edges if np.any((session.edges > low) & (session.edges < high)) else ("none",)
 
 
-def _heads(plan: Plan, cell: _Cell, recipe: Mapping[str, Any]) -> dict[str, Row]:
+def _heads(plan: Plan, session: Session, cell: _Cell, recipe: Mapping[str, Any]) -> dict[str, Row]:
     """By task, the part of a row that says what it is the result of."""
     heads = {}
     for task, names in cell.tasks.items():
         what = {
             "format": FORMAT_VERSION,
-            "session": cell.session.id,
+            "session": cell.session,
             "session_hash": cell.session_hash,
             "task": task,
             "asked": names,
@@ -279,7 +295,7 @@ def _heads(plan: Plan, cell: _Cell, recipe: Mapping[str, Any]) -> dict[str, Row]
             "edges": cell.edges,
             "push_bins": plan.push_bins,
         }
-        heads[task] = {"key": config_hash(what), **what, "subject": cell.session.subject, "bin_ms": cell.session.bin_ms}
+        heads[task] = {"key": config_hash(what), **what, "subject": session.subject, "bin_ms": session.bin_ms}
     return heads
 
 
@@ -288,6 +304,7 @@ class _Decoded:
     """A cell after its calibration and its replay."""
 
     cell: _Cell
+    session: Session
     decoder: Decoder
     test: Session
     first_test_bin: int
@@ -298,8 +315,8 @@ class _Decoded:
     dropped: Mapping[str, str]
 
 
-def _decode(plan: Plan, cell: _Cell) -> _Decoded:
-    whole = cell.session.without_edges() if cell.edges == "cross" else cell.session
+def _decode(plan: Plan, session: Session, cell: _Cell) -> _Decoded:
+    whole = session.without_edges() if cell.edges == "cross" else session
     cut = whole.num_bins * 6 // 10
     if cut < 1:
         raise DataError(f"{whole.num_bins} bins are too few to cut.", where=f"session {whole.id}")
@@ -321,7 +338,7 @@ def _decode(plan: Plan, cell: _Cell) -> _Decoded:
     start = max(cut - whole.grid.bins_in(WARMUP_MINUTES), 0)
     test = whole.between(start, whole.num_bins)
     prediction, took_ns = timed_replay(decoder, test, push_bins=plan.push_bins)
-    return _Decoded(cell, decoder, test, cut - start, prediction, took_ns, seconds, used, dropped)
+    return _Decoded(cell, session, decoder, test, cut - start, prediction, took_ns, seconds, used, dropped)
 
 
 def _dropped(calibration: Session, names: list[str]) -> dict[str, str]:
@@ -339,7 +356,7 @@ def _dropped(calibration: Session, names: list[str]) -> dict[str, str]:
 
 def _evaluation(plan: Plan, done: _Decoded, task: str, *, draws: int = 0) -> Evaluation:
     names = [n for n in done.cell.tasks[task] if n not in done.dropped]
-    session, where = done.cell.session, f"session {done.cell.session.id}, task {task}"
+    session, where = done.session, f"session {done.session.id}, task {task}"
     if not names:
         raise DataError(f"every dimension is left out: {dict(done.dropped)}.", where=where)
     check_dims(done.decoder, done.test, names)
@@ -366,20 +383,22 @@ def _evaluation(plan: Plan, done: _Decoded, task: str, *, draws: int = 0) -> Eva
     )
 
 
-def _compute(plan: Plan, cell: _Cell, heads: Mapping[str, Row]) -> Iterator[Row]:
+def _compute(common: tuple[Plan, Mapping[str, Session]], item: tuple[_Cell, Mapping[str, Row]]) -> list[Row]:
     """Rows of a cell's tasks; an error becomes a row, so that the other cells go on."""
+    (plan, by_id), (cell, heads) = common, item
     stamp = {"when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), **environment()}
     try:
-        done = _decode(plan, cell)
+        done = _decode(plan, by_id[cell.session], cell)
     except Exception as error:
-        for head in heads.values():
-            yield {**head, **_failure(error), **stamp}
-        return
+        return [{**head, **_failure(error), **stamp} for head in heads.values()]
+    rows = []
     for task, head in heads.items():
         try:
-            yield {**head, **_numbers(done, _evaluation(plan, done, task), cell.tasks[task]), **stamp, "error": None}
+            numbers = _numbers(done, _evaluation(plan, done, task), cell.tasks[task]) | {"error": None}
         except Exception as error:
-            yield {**head, **_failure(error), **stamp}
+            numbers = _failure(error)
+        rows.append({**head, **numbers, **stamp})
+    return rows
 
 
 def _failure(error: Exception) -> Row:

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from betz.core.errors import ConfigError
 
@@ -55,10 +55,10 @@ def losses(output: ModelOutput, batch: TokenBatch, config: ModelConfig) -> Losse
         error_M = (output.behavior.float() - batch.behavior_M).square()
         parts["behavior"] = (config.behavior_weight, mean_of(error_M, batch.known_M))
     if output.return_logits is not None:
-        error_R = F.cross_entropy(output.return_logits.float(), batch.return_R, reduction="none")
+        error_R = functional.cross_entropy(output.return_logits.float(), batch.return_R, reduction="none")
         parts["return_"] = (config.return_weight, mean_of(error_R, batch.return_R > 0))
     if not parts:
-        raise ConfigError("the output has no head to learn from.", where="losses", remedy="call the model with all heads")
+        raise ConfigError("the output has no head to learn from.", remedy="call the model with all of its heads")
     total = torch.stack([weight * loss for weight, loss in parts.values()]).sum()
     return Losses(total, **{name: loss for name, (_, loss) in parts.items()})
 
@@ -83,7 +83,7 @@ def spike_loss_elements(logits_SVP: Tensor, counts_SP: Tensor) -> Tensor:
     classes = logits_SVP.shape[1]
     table = poisson_targets(classes).to(logits_SVP.device)
     target_SVP = table[counts_SP.long().clamp(max=classes - 1)].transpose(1, 2)
-    return F.cross_entropy(logits_SVP.float(), target_SVP, reduction="none")
+    return functional.cross_entropy(logits_SVP.float(), target_SVP, reduction="none")
 
 
 @lru_cache(maxsize=8)
@@ -93,11 +93,8 @@ def poisson_targets(classes: int) -> Tensor:
     Row 0 is one-hot. The last row stands for every count that is too large: such channels add nothing to the loss,
     but count in its mean.
     """
-    n, k = torch.arange(classes, dtype=torch.float64)[:, None], torch.arange(classes, dtype=torch.float64)
-    rate = n * torch.log(n.clamp(min=1))
-    log_pmf = k * torch.log(n.clamp(min=1e-300)) - n - torch.lgamma(k + 1)
-    del rate
-    pmf = torch.exp(log_pmf)
+    n = torch.arange(classes, dtype=torch.float64)
+    pmf = torch.exp(n * torch.log(n.clamp(min=1))[:, None] - n[:, None] - torch.lgamma(n + 1))
     pmf[0] = torch.eye(classes, dtype=torch.float64)[0]
     pmf[-1] = 0
     return (pmf / pmf.sum(1, keepdim=True).clamp(min=1e-300)).float()
@@ -126,9 +123,10 @@ def hl_gauss_targets(values_M: Tensor, classes: int, sigma: float) -> Tensor:
 def class_loss_elements(logits_MV: Tensor, values_M: Tensor, sigma: float) -> Tensor:
     """(M,) cross-entropy with HL-Gauss targets."""
     target_MV = hl_gauss_targets(values_M, logits_MV.shape[1], sigma)
-    return F.cross_entropy(logits_MV.float(), target_MV, reduction="none")
+    return functional.cross_entropy(logits_MV.float(), target_MV, reduction="none")
 
 
 def class_mean(logits_MV: Tensor) -> Tensor:
     """(M,) expected value of classes over [−1, 1]."""
-    return logits_MV.float().softmax(-1) @ class_centers(logits_MV.shape[1], device=logits_MV.device)
+    logits_MV = logits_MV.to(torch.promote_types(logits_MV.dtype, torch.float32))
+    return logits_MV.softmax(-1) @ class_centers(logits_MV.shape[1], device=logits_MV.device).to(logits_MV.dtype)

@@ -100,8 +100,9 @@ class ModelConfig:
     semantics: Literal["sliding", "recompute"] = "sliding"
 
     def __post_init__(self) -> None:
-        positive = ("width", "layers", "heads", "mlp_width", "patch_channels", "unit_latents", "count_classes", "window")
-        small = [name for name in (*positive, "behavior_dim", "max_channels", "max_arrays") if getattr(self, name) < 1]
+        positive = ("width", "layers", "heads", "mlp_width", "patch_channels", "unit_latents", "count_classes")
+        positive += ("behavior_dim", "max_channels", "max_arrays", "window")
+        small = [name for name in positive if getattr(self, name) < 1]
         if small:
             raise ConfigError(f"{', '.join(small)} must be at least 1.", where="ModelConfig")
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -144,9 +145,7 @@ class ModelConfig:
         if self.layout == "wide":
             patches *= self.max_arrays
         slots = patches if self.readin == "patches" else self.unit_latents
-        return Layout(
-            name=self.layout, behavior_slots=self.behavior_dim, spike_slots=slots, padding=self.positions
-        )
+        return Layout(name=self.layout, behavior_slots=self.behavior_dim, spike_slots=slots, padding=self.positions)
 
     @property
     def tokenizer(self) -> Tokenizer:

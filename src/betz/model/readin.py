@@ -8,19 +8,19 @@ its own group, since the model's input is shifted by one token.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from betz.model.presets import ModelConfig
 
 
 class PatchReadin(nn.Embedding):
-    """The reference's: each count of a patch looks up a short vector; the patch's vectors side by side are its token."""
+    """The reference's: each count of a patch looks up a short vector; these side by side are the token's content."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config.count_classes, config.width // config.patch_channels)
 
-    def forward(self, counts_SP: Tensor, channels_S: Tensor) -> Tensor:
+    def forward(self, counts_SP: Tensor, channels_S: Tensor) -> Tensor:  # type: ignore[override]
         """(S, 1, D); channels that are not real have count 0 and look like silent ones, as in the reference."""
         known = counts_SP.long().clamp(max=self.num_embeddings - 1)
         return super().forward(known).flatten(1)[:, None]
@@ -35,7 +35,8 @@ class PatchHead(nn.Linear):
 
     def forward(self, features_SLD: Tensor, channels: int | None = None) -> Tensor:
         """(S, classes, P)."""
-        return super().forward(features_SLD[:, 0]).unflatten(-1, (-1, self.classes)).transpose(1, 2)
+        logits: Tensor = super().forward(features_SLD[:, 0])
+        return logits.view(len(logits), -1, self.classes).transpose(1, 2)
 
 
 class UnitReadin(nn.Module):
@@ -65,8 +66,9 @@ class UnitReadin(nn.Module):
         query = self.query(self.norm(self.latents)).unflatten(-1, (self.heads, -1)).transpose(0, 1)
         real_SP = torch.arange(P, device=counts_SP.device) < channels_S[:, None]
         query = query[None].expand(len(counts_SP), -1, -1, -1)
-        found = F.scaled_dot_product_attention(query, key, value, attn_mask=real_SP[:, None, None])
-        return self.latents + self.out(found.transpose(1, 2).flatten(2))
+        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=real_SP[:, None, None])
+        mixed: Tensor = self.out(found.transpose(1, 2).flatten(2))
+        return self.latents + mixed
 
 
 class UnitHead(nn.Module):
@@ -80,8 +82,9 @@ class UnitHead(nn.Module):
 
     def forward(self, features_SLD: Tensor, channels: int) -> Tensor:
         """(S, classes, P)."""
-        mixed_SPD = F.silu(self.feature(features_SLD[:, 0])[:, None] + self.channels.weight[:channels])
-        return self.out(mixed_SPD).transpose(1, 2)
+        mixed_SPD = functional.silu(self.feature(features_SLD[:, 0])[:, None] + self.channels.weight[:channels])
+        logits_SPV: Tensor = self.out(mixed_SPD)
+        return logits_SPV.transpose(1, 2)
 
 
 READINS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {

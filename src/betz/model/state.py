@@ -6,13 +6,14 @@ layer. A stream keeps the keys and values of so many tokens that this holds for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from betz.core.errors import StreamError
 from betz.tokens.batch import Document, TokenBatch
@@ -42,13 +43,13 @@ class WholeWindow:
         """(B, H, T, head width) of the layer's queries, keys and values, all (B, H, T, head width)."""
         if not self.packed:
             mask = self.mask_B1TT
-            return F.scaled_dot_product_attention(
+            return functional.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None
             )
         out = torch.zeros_like(query)
         for d, mask in self.spans:
             part = (slice(d.row, d.row + 1), slice(None), slice(d.start, d.stop))
-            out[part] = F.scaled_dot_product_attention(
+            out[part] = functional.scaled_dot_product_attention(
                 query[part], key[part], value[part], attn_mask=mask, dropout_p=dropout, is_causal=mask is None
             )
         return out
@@ -152,7 +153,7 @@ class StreamState:
         keys, values = self.keys[layer], self.values[layer]
         keys.scatter_(2, slots, key.to(keys.dtype))
         values.scatter_(2, slots, value.to(values.dtype))
-        return F.scaled_dot_product_attention(
+        return functional.scaled_dot_product_attention(
             query, keys.to(query.dtype), values.to(query.dtype), attn_mask=self._mask_B1TS, dropout_p=dropout
         )
 
@@ -179,14 +180,11 @@ class StreamState:
     def snapshot(self) -> dict[str, NDArray[Any]]:
         """Copies, each (B, …), of all that is kept; bfloat16 becomes float32, which loses nothing."""
         wide = {n: t.float() if t.dtype == torch.bfloat16 else t for n, t in self._tensors().items()}
-        return {n: t.movedim(1, 0).cpu().numpy().copy() if t.ndim == 5 else t.cpu().numpy().copy() for n, t in wide.items()}
+        rows_first = {n: t.movedim(1, 0) if t.ndim == 5 else t for n, t in wide.items()}
+        return {n: t.cpu().numpy().copy() for n, t in rows_first.items()}
 
-    def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """Undo everything since the snapshot.
-
-        Raises:
-            StreamError: it is of another state.
-        """
+    def check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raise :class:`StreamError` unless these are the arrays of a snapshot of a state like this."""
         for name, tensor in self._tensors().items():
             shape = tuple(tensor.movedim(1, 0).shape if tensor.ndim == 5 else tensor.shape)
             if name not in arrays or arrays[name].shape != shape:
@@ -194,6 +192,9 @@ class StreamState:
                     f"the snapshot has no {name} of shape {shape}.",
                     remedy="restore a snapshot of this decoder, opened with as many rows and bins a push",
                 )
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Undo everything since the snapshot; it was checked."""
         for name, tensor in self._tensors().items():
             kept = torch.from_numpy(arrays[name])
             tensor.copy_(kept.movedim(0, 1) if tensor.ndim == 5 else kept)

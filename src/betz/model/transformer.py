@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from betz.core.errors import ConfigError
 from betz.core.seeds import SeedTree
@@ -60,7 +60,8 @@ class Memory(Protocol):
 
 def on_device(batch: TokenBatch, device: torch.device | str) -> TokenBatch:
     """The batch as tensors on a device."""
-    return replace(batch, **{name: torch.as_tensor(getattr(batch, name)).to(device) for name in FIELDS})
+    tensors: dict[str, Any] = {name: torch.as_tensor(getattr(batch, name)).to(device) for name in FIELDS}
+    return replace(batch, **tensors)
 
 
 # ---- embeddings
@@ -110,7 +111,7 @@ class Embeddings(nn.Module):
     def of_behavior(self, value_M: Tensor) -> Tensor:
         """(M, D) of normalised values."""
         weight = self.behavior.weight
-        return self.behavior(value_M[:, None].to(weight.dtype))
+        return value_M[:, None].to(weight.dtype) * weight[:, 0] + self.behavior.bias
 
     def of_constraint(self, constraint_Q3: Tensor) -> Tensor:
         """(Q, D)."""
@@ -153,7 +154,8 @@ class Attention(nn.Module):
         query, key = self.q_norm(query).to(value.dtype), self.k_norm(key).to(value.dtype)
         query, key = rotate(query, cos_B1Tf, sin_B1Tf), rotate(key, cos_B1Tf, sin_B1Tf)
         found = memory.attend(self.layer, query, key, value, self.dropout if self.training else 0.0)
-        return self.out(found.transpose(1, 2).flatten(2))
+        mixed: Tensor = self.out(found.transpose(1, 2).flatten(2))
+        return mixed
 
 
 class MLP(nn.Module):
@@ -167,7 +169,8 @@ class MLP(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """(B, T, D)."""
         value, gate = self.up(x_BTD).chunk(2, dim=-1)
-        return self.down(value * F.silu(gate))
+        found: Tensor = self.down(value * functional.silu(gate))
+        return found
 
 
 class Block(nn.Module):
@@ -236,7 +239,7 @@ class Transformer(nn.Module):
 
     def context(self, batch: TokenBatch, state: StreamState | None) -> Tensor:
         """(B, T, D) content of the token before each token; the start vector before the first."""
-        content_BTD = self.embed(batch)
+        content_BTD: Tensor = self.embed(batch)
         if state is not None:
             return state.shift(content_BTD, batch)
         before_BTD = content_BTD.roll(1, dims=1)
@@ -252,7 +255,8 @@ class Transformer(nn.Module):
         if config.rotary == "ms":
             time_BT = time_BT * (batch.bin_ms_BT / config.bin_ms)
         angles = rotary_angles(time_BT, config.width // config.heads, config.rotary_base)
-        dtype = torch.get_autocast_dtype(x_BTD.device.type) if torch.is_autocast_enabled(x_BTD.device.type) else x_BTD.dtype
+        device = x_BTD.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BTD.dtype
         cos, sin = angles.cos().to(dtype)[:, None], angles.sin().to(dtype)[:, None]
         branch, residual = x_BTD, None
         for block in self.blocks:

@@ -34,12 +34,19 @@ MODES = ("visible", "train", "partial", "eval")
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A folder's model: the configuration, the weights in Betz's names, and where behavior-free trials have a token."""
+    """A folder's model.
+
+    Args:
+        folder, config, model: the model has the folder's weights.
+        dummy_bin: where the reference's loader puts the one behavior token of a trial without behavior.
+        by_dimension: whether its R² is weighted by the variance of the dimensions.
+    """
 
     folder: Path
     config: ModelConfig
     model: Transformer
     dummy_bin: int
+    by_dimension: bool
 
 
 def open_reference(folder: Path) -> Reference:
@@ -59,7 +66,8 @@ def open_reference(folder: Path) -> Reference:
         model.load_state_dict({str(name): tensor for name, tensor in renamed.items()})
     except RuntimeError as error:
         raise CheckpointError(str(error), where=str(folder)) from None
-    return Reference(folder, config, model, int(written["dataset"]["max_trial_length"]))
+    by_dimension = "kinematic_r2_var" in written["model"]["task"]["metrics"]
+    return Reference(folder, config, model, int(written["dataset"]["max_trial_length"]), by_dimension)
 
 
 def _config(written: Mapping[str, Any], tensors: Mapping[str | None, Tensor]) -> ModelConfig:
@@ -115,7 +123,11 @@ def _stored_row(config: ModelConfig, arrays: Mapping[str, Array], b: int) -> Tok
     reward = real("task_reward", "return_length")[:, 0] if R else np.zeros(0, np.int64)
     columns = [
         (real("time", "length"), ids("position", "length", layout.spikes), SPIKES),
-        (real("covariate_time", "covariate_length"), ids("covariate_space", "covariate_length", layout.behavior), BEHAVIOR),
+        (
+            real("covariate_time", "covariate_length"),
+            ids("covariate_space", "covariate_length", layout.behavior),
+            BEHAVIOR,
+        ),
     ]
     if K:
         space = ids("constraint_space", "constraint_length", layout.constraint)
@@ -254,14 +266,16 @@ def compare_mode(reference: Reference, batch: TokenBatch, wanted: Mapping[str, A
         found["spike_logits"] = _gap(output.spike_logits, wanted["spike_logits"][of_spikes])
     if "spike_loss_elem" in wanted:
         element_SP = spike_loss_elements(output.spike_logits, tensors.counts_SP)
-        found["spike_loss_elem"] = _gap(element_SP * mask_SP, (wanted["spike_loss_elem"] * wanted["spike_loss_mask"])[of_spikes])
+        found["spike_loss_elem"] = _gap(
+            element_SP * mask_SP, (wanted["spike_loss_elem"] * wanted["spike_loss_mask"])[of_spikes]
+        )
     found["loss"] = max(
         _gap(parts.spikes, wanted["loss.spike_infill"]),
         _gap(parts.behavior, wanted["loss.kinematic_linear"]),
         _gap(parts.total, wanted["loss.total"]),
     )
     if "r2.val" in wanted:
-        found["r2"] = _gap(_r2(output.behavior.numpy(), batch), wanted["r2.val"])
+        found["r2"] = _gap(_r2(reference, output.behavior.numpy(), batch), wanted["r2.val"])
     return found
 
 
@@ -284,7 +298,9 @@ def compare_predictions(reference: Reference, batch: TokenBatch, wanted: Mapping
     """Errors of the reference's batch prediction: all behavior masked, the last bin, and behavior shown at first."""
 
     def predict(prompt_bins: int) -> Array:
-        given = batch.bin_BT.ravel()[batch.behavior_slot_M] < prompt_bins
+        # The reference zeroes an input by the bin of the token that reads it, the one after the behavior token.
+        reader_M = np.append(batch.bin_BT.ravel(), 0)[batch.behavior_slot_M + 1]
+        given = reader_M < prompt_bins
         with torch.no_grad():
             found = reference.model(replace(batch, given_M=given)).behavior
         assert found is not None
@@ -427,10 +443,12 @@ def _embeddings(reference: Reference, batch: TokenBatch, wanted: Mapping[str, Ar
     return {"embed": found} if any(key in wanted for key in names) else {}
 
 
-def _r2(behavior_M: Array, batch: TokenBatch) -> float:
-    """R² over all known values as one vector, as the reference's validation has it."""
+def _r2(reference: Reference, behavior_M: Array, batch: TokenBatch) -> float:
+    """R² over all known values as one vector, or weighted by the variance of the dimensions, as the metric says."""
     target, said = batch.behavior_M[batch.known_M].astype(np.float64), behavior_M[batch.known_M].astype(np.float64)
-    return float(1 - np.square(target - said).sum() / np.square(target - target.mean()).sum())
+    of_M = batch.position_BT.ravel()[batch.behavior_slot_M[batch.known_M]] if reference.by_dimension else 0 * target
+    mean = sum(np.where(of_M == k, target[of_M == k].mean(), 0) for k in np.unique(of_M))
+    return float(1 - np.square(target - said).sum() / np.square(target - mean).sum())
 
 
 def cases_of(folders: Iterable[Path]) -> list[tuple[Path, Path]]:

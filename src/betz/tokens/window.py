@@ -27,7 +27,8 @@ class Window:
         given: (N, K) bool, which values the model is shown; None = none.
         constraint: (N, 3, K) of (1 − brain control, active, passive assistance); None = absent, which the model reads
             as zeros.
-        returns, rewards: (N,) int64 sum of rewards over the coming 10 s (−1: none), and reward of the bin; None = absent.
+        returns, rewards: (N,) int64 sum of rewards over the coming 10 s (−1: none), and reward of the bin (0 or 1);
+            None = absent.
         present: (N,) bool, False where a bin was lost: it has no spike tokens.
         first_bin: number of the first bin.
     """

@@ -1,0 +1,203 @@
+"""R² against minutes of calibration: decoders on real recordings, resumable, one JSON line a result.
+
+    python benchmarks/calibration.py [--data DIR] [--split FILE] [--minutes 0.5,1,2,5,10] [--seeds 3]
+        [--decoders wiener,kalman,gru] [--part test] [--sets indy,spike] [--jobs 2] [--quick] [--out DIR]
+
+Calibration is the first min(m minutes, 60 %) of a session, the test part its last 40 %, decoded bin by bin after 20 s
+of unlabelled warm-up. Sets of concatenated trials are decoded across their trial edges (``cross``, the bounds are for it)
+and with restarts at them (``restart``). Several behaviors of one session are calibrated in one call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import betz
+from _common import finish, need
+from betz.core.session import Session
+from betz.data.split import read_split
+from betz.evaluate.results import Row, table, table_text
+from betz.evaluate.run import RECIPES, Plan, RunError, Task, run
+
+MINUTES = (0.5, 1.0, 2.0, 5.0, 10.0)
+SEEDED = ("gru", "lstm")
+"""Decoders with random parts; the others give the same with every seed."""
+
+
+@dataclass(frozen=True)
+class Set:
+    """Recordings that are read and scored alike.
+
+    Args:
+        pattern: where they are.
+        tasks: what is scored.
+        options: of the importer.
+        split: whether the split says which of them are test sessions; otherwise all are.
+    """
+
+    pattern: str
+    tasks: dict[str, Task]
+    options: dict[str, Any]
+    split: bool = False
+
+
+def emg() -> Task:
+    """All muscles, each in units of its 99th percentile."""
+    return Task(("emg_*",), percentile_unit=99)
+
+
+SETS = {
+    "indy": Set("indy/*.npz", {"indy_velocity": Task(("finger_vx", "finger_vy"))}, {}, split=True),
+    "spike": Set(
+        "limblab_spike_wf/*.mat",
+        {
+            "spike_velocity": Task(("cursor_vx", "cursor_vy")),
+            "spike_position": Task(("cursor_x", "cursor_y")),
+            "spike_emg": emg(),
+        },
+        {},
+        split=True,
+    ),
+    "contdata95": Set(
+        "umich_contdata95/*.mat",
+        {
+            "contdata95_velocity": Task(("hand_vx", "hand_vy")),
+            "contdata95_position": Task(("hand_x", "hand_y")),
+        },
+        {"bin_ms": 100},
+    ),
+    "dcca": Set("dcca_monkeys/*.mat", {"dcca_velocity": Task(("hand_vx", "hand_vy"))}, {}),
+    "chewie": Set(
+        "chewie_mihi/chewie*.npz",
+        {
+            "chewie_velocity": Task(("hand_vx", "hand_vy")),
+            "chewie_position": Task(("hand_x", "hand_y")),
+            "chewie_force": Task(("force_x", "force_y")),
+        },
+        {},
+    ),
+}
+
+
+def sessions_of(data: Path, chosen: Set, ids: Sequence[str]) -> list[Session]:
+    """The sessions of a set that are to be scored, in order."""
+    paths = sorted(data.glob(chosen.pattern))
+    if chosen.split:
+        paths = [path for path in paths if path.stem in ids]
+    return [betz.read(path, **chosen.options) for path in paths]
+
+
+def plan_of(chosen: Set, decoders: Sequence[str], minutes: Sequence[float], seeds: Sequence[int]) -> Plan:
+    """The plan of one set; ``wiener_floor`` is the untuned filter."""
+    made = {name: _recipe(name) for name in decoders}
+    return Plan(
+        decoders=made, tasks=chosen.tasks, minutes=tuple(minutes), seeds=tuple(seeds), edges=("cross", "restart")
+    )
+
+
+def _recipe(name: str) -> Any:
+    if name == "wiener_floor":
+        return betz.Wiener.floor()
+    module, attribute = RECIPES[name].split(":")
+    return getattr(importlib.import_module(module), attribute)()
+
+
+def rows_of(arguments: argparse.Namespace, out: Path) -> list[Row]:
+    """Compute what is missing; rows with errors are told and left out of the table."""
+    split = read_split(need(arguments.split, "which sessions are test sessions"))
+    ids = split.ids(arguments.part)
+    decoders = arguments.decoders.split(",")
+    unknown = [d for d in decoders if d not in RECIPES and d != "wiener_floor"]
+    if unknown:
+        sys.exit(f"error: no decoder is named {', '.join(unknown)}; known: wiener_floor, {', '.join(RECIPES)}.")
+    minutes = [float(m) for m in arguments.minutes.split(",")]
+    rows: list[Row] = []
+    for name in arguments.sets.split(","):
+        chosen = SETS[name]
+        sessions = sessions_of(arguments.data, chosen, ids)
+        if not sessions:
+            print(f"{name}: no recordings of {arguments.part} in {arguments.data}", flush=True)
+            continue
+        for some, seeds in (
+            ([d for d in decoders if d not in SEEDED], [0]),
+            ([d for d in decoders if d in SEEDED], list(range(arguments.seeds))),
+        ):
+            if not some:
+                continue
+            try:
+                found: list[Row] = run(
+                    plan_of(chosen, some, minutes, seeds), sessions, out=out / "calibration.jsonl", jobs=arguments.jobs
+                )
+            except RunError as error:
+                print(f"error: {error}", flush=True)
+                found = error.rows
+            rows += found
+        print(f"{name}: {len(sessions)} sessions", flush=True)
+    return rows
+
+
+def result_of(rows: Sequence[Row]) -> dict[str, Any]:
+    """The keys of the last line."""
+    nested: dict[str, Any] = {}
+    for c in table(rows):
+        if c.sessions:
+            cell = {
+                "mean": c.mean,
+                "sd": c.sd,
+                "seed_sd": c.seed_sd,
+                "sessions": c.sessions,
+                "seeds": c.seeds,
+                "minutes_used": c.minutes_used,
+                "settled": c.settled,
+            }
+            task = c.task if c.edges in ("none", "cross") else f"{c.task} ({c.edges})"
+            nested.setdefault(task, {}).setdefault(f"{c.minutes:g}", {})[c.decoder] = cell
+    good = [row for row in rows if not row["error"]]
+    return {
+        "table": nested,
+        "calibrate_s": max((row["calibrate_s"] for row in good), default=None),
+        "push_p99_ms": max((row["push_p99_ms"] for row in good), default=None),
+        "failed": len(rows) - len(good),
+    }
+
+
+def main() -> None:
+    """Parse, run, print the table and the JSON line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("BETZ_DATA"))
+    parser.add_argument("--split", type=Path, default=Path(__file__).with_name("split.json"))
+    parser.add_argument(
+        "--part", default="test", choices=("test", "validate"), help="which part of the split is scored"
+    )
+    parser.add_argument("--minutes", default=",".join(f"{m:g}" for m in MINUTES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--decoders", default="wiener_floor,wiener,kalman,ole,gru,lstm")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="Indy at 1 minute, one seed")
+    parser.add_argument("--out", type=Path, help="folder of results; resumes from it")
+    arguments = parser.parse_args()
+    if arguments.data is None:
+        sys.exit("error: no recordings: give --data DIR or set BETZ_DATA")
+    if arguments.quick:
+        arguments.sets, arguments.minutes, arguments.seeds = "indy", "1", 1
+    started = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = rows_of(arguments, arguments.out or Path(folder))
+    print(table_text(rows))
+    left_out = "all but the Indy test sessions at 1 minute and one seed" if arguments.quick else ""
+    finish(json.loads(json.dumps(result_of(rows))), started, quick=arguments.quick, left_out=left_out)
+
+
+if __name__ == "__main__":
+    main()
