@@ -143,8 +143,8 @@ def test_open_sessions_takes_stores_members_and_files(store: Path) -> None:
     counts = np.random.default_rng(0).poisson(2, (100, 3))
     np.savez("mine.npz", counts=counts, velocity=np.random.default_rng(1).normal(size=(100, 2)))
     Path("mine.toml").write_text(
-        'subject = "m"\n[bins]\nms = 20\n[signals]\nvariable = "counts"\naxes = ["time", "channel"]\n'
-        '[[behavior]]\nvariable = "velocity"\nnames = ["vx", "vy"]\nunit = "cm/s"\n'
+        'subject = "m"\n[signals]\nvariable = "counts"\naxes = ["time", "channel"]\n[time]\nbin_ms = 20\n'
+        '[[behavior]]\nvariable = "velocity"\ndims = [{ name = "vx", unit = "cm/s" }, { name = "vy", unit = "cm/s" }]\n'
     )
     found = _sessions.open_sessions(["store", "mine.npz"], mapping="mine.toml")
     assert [s.id for s in found] == ["monkey_1", "monkey_2", "mine"]

@@ -76,6 +76,19 @@ class BehaviorDim:
     classes: tuple[str, ...] = ()
     derivation: Derivation | None = None
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> BehaviorDim:
+        """The dimension whose ``dataclasses.asdict`` went through JSON; raises what values that do not fit lead to."""
+        if not all(isinstance(values[key], str) for key in ("name", "unit", "kind")):
+            raise ValueError(f"behavior dimension {values['name']!r}")
+        found = {**values, "classes": tuple(values["classes"])}
+        if found["derivation"] is not None:
+            derivation = dict(found["derivation"])
+            derivation["source"] = tuple(derivation["source"])
+            derivation["parameters"] = tuple((name, value) for name, value in derivation["parameters"])
+            found["derivation"] = Derivation(**derivation)
+        return cls(**found)
+
 
 @dataclass(frozen=True, eq=False)
 class Series:

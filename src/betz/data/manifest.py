@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from betz.core.errors import DataError
 from betz.core.intervals import Intervals
-from betz.core.session import Assistance, BehaviorDim, Channel, Derivation, Provenance, Series, Session, Trials
+from betz.core.session import Assistance, BehaviorDim, Channel, Provenance, Series, Session, Trials
 from betz.core.timegrid import BinGrid
 from betz.data.disk import open_array
 
@@ -242,7 +242,7 @@ def frame_of(manifest: Mapping[str, Any]) -> Session:
 
 def dims_of(series: Mapping[str, Any]) -> tuple[BehaviorDim, ...]:
     """The dimensions of one series of a manifest."""
-    return tuple(_dim(dim) for dim in series["dims"])
+    return tuple(BehaviorDim.from_json(dim) for dim in series["dims"])
 
 
 def _frame(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -258,18 +258,6 @@ def _frame(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _intervals(pairs: list[list[int]]) -> Intervals:
     return Intervals.of(np.array(pairs, np.int64).reshape(-1, 2))
-
-
-def _dim(values: Mapping[str, Any]) -> BehaviorDim:
-    if not all(isinstance(values[key], str) for key in ("name", "unit", "kind")):
-        raise ValueError(f"behavior dimension {values['name']!r}")
-    found = {**values, "classes": tuple(values["classes"])}
-    if found["derivation"] is not None:
-        derivation = dict(found["derivation"])
-        derivation["source"] = tuple(derivation["source"])
-        derivation["parameters"] = tuple((name, value) for name, value in derivation["parameters"])
-        found["derivation"] = Derivation(**derivation)
-    return BehaviorDim(**found)
 
 
 def _trials_in(trials: Mapping[str, Any], arrays: Mapping[str, Array]) -> Trials:

@@ -86,7 +86,7 @@ def lag_statistics(x_NC: Float, y_NK: Float, segments: Segments, *, lags: int, s
     labelled = inside & np.isfinite(y_NK).all(axis=1)
     y = np.where(labelled[:, None], y_NK, 0.0)
     x = np.where(inside[:, None], x_NC, 0.0)
-    lagged = _Lagged(x, segments, stride)
+    lagged = Lagged(x, segments, stride)
 
     cross = np.empty((lags, channels, y.shape[1]))
     sum_x = np.empty((lags, channels))
@@ -110,8 +110,8 @@ def lag_statistics(x_NC: Float, y_NK: Float, segments: Segments, *, lags: int, s
     )
 
 
-class _Lagged:
-    """x at earlier bins of the same segment, 0 before its start."""
+class Lagged:
+    """x (N, C) at earlier bins of the same segment, 0 before its start."""
 
     def __init__(self, x: Float, segments: Segments, stride: int) -> None:
         self.x, self.stride = x, stride
@@ -139,7 +139,7 @@ class _Lagged:
         return np.where(there[:, None], self.x[np.where(there, rows, 0)], 0.0)
 
 
-def _toeplitz(first_row: Float, lagged: _Lagged) -> Float:
+def _toeplitz(first_row: Float, lagged: Lagged) -> Float:
     lags, channels, _ = first_row.shape
     tails = [np.empty((0, channels))] + [lagged.tail(lag) for lag in range(1, lags)]
     gram = np.empty((lags, channels, lags, channels))

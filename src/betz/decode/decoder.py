@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from betz.core.errors import CheckpointError
 from betz.core.prediction import Array, Prediction
-from betz.core.session import BehaviorDim, Channel, Derivation, Session, channel_hash
+from betz.core.session import BehaviorDim, Channel, Session, channel_hash
 from betz.model.folder import Layout, migrate, read_manifest, read_tensors, write_folder
 
 FORMAT_VERSION = 1
@@ -29,6 +29,8 @@ LAYOUT = Layout(
 KINDS = {
     "wiener": "betz.decode.baselines.wiener:WienerDecoder",
     "kalman": "betz.decode.baselines.kalman:KalmanDecoder",
+    "ole": "betz.decode.baselines.ole:OLEDecoder",
+    "discrete": "betz.decode.baselines.discrete:DiscreteDecoder",
     "recurrent": "betz.decode.baselines.recurrent:RecurrentDecoder",
     "transformer": "betz.decode.transformer:TransformerDecoder",
 }
@@ -150,7 +152,7 @@ def load(folder: str | Path) -> Decoder:
     module, name = KINDS[kind].split(":")
     try:
         channels = tuple(Channel(**c) for c in manifest["channels"])
-        behavior = tuple(_dim(d) for d in manifest["behavior"])
+        behavior = tuple(BehaviorDim.from_json(d) for d in manifest["behavior"])
         made = getattr(importlib.import_module(module), name).from_saved(
             bin_ms=float(manifest["bin_ms"]),
             channels=channels,
@@ -168,15 +170,3 @@ def load(folder: str | Path) -> Decoder:
         raise CheckpointError("the channel list was changed after saving.", where=str(path))
     assert isinstance(made, Decoder)
     return made
-
-
-def _dim(values: Mapping[str, Any]) -> BehaviorDim:
-    found = dict(values)
-    derivation = found.pop("derivation", None)
-    if derivation is not None:
-        derivation = dict(derivation)
-        derivation["source"] = tuple(derivation["source"])
-        derivation["parameters"] = tuple((k, v) for k, v in derivation["parameters"])
-        derivation = Derivation(**derivation)
-    found["classes"] = tuple(found.get("classes", ()))
-    return BehaviorDim(**found, derivation=derivation)

@@ -53,6 +53,39 @@ def continuous_labels(session: Session, dims: tuple[BehaviorDim, ...], *, recipe
     return y_NK, session.segments
 
 
+def discrete_labels(session: Session, dims: tuple[BehaviorDim, ...], *, recipe: str) -> Float:
+    """(N, K) class indices of a calibration session, checked; NaN where a bin is not labelled or not usable.
+
+    Args:
+        session: the calibration.
+        dims: what is asked for, all discrete.
+        recipe: name of the class that asks, for errors.
+
+    Raises:
+        ConfigError: a dimension is continuous.
+        DataError: a dimension has too few labelled bins, or a single class.
+    """
+    continuous = [d.name for d in dims if d.kind == "continuous"]
+    if continuous:
+        raise ConfigError(
+            f"it decodes discrete behavior only, not {', '.join(continuous)}.",
+            where=f"{recipe}.calibrate",
+            remedy="decode continuous behavior with Wiener or Kalman",
+        )
+    y_NK = session.behavior_of([d.name for d in dims])
+    for k, dim in enumerate(dims):
+        labelled_N = labelled_bins(session, [dim], y_NK[:, [k]])
+        found = np.unique(y_NK[labelled_N, k]).astype(int)
+        if len(found) < 2:
+            raise DataError(
+                f"{dim.name} is always {dim.classes[found[0]]!r}, so nothing can be learned of it.",
+                where=_where(session),
+                remedy="leave it out, or calibrate on minutes with at least two of its classes",
+            )
+    y_NK[~session.usable] = np.nan
+    return y_NK
+
+
 def labelled_bins(session: Session, dims: Sequence[BehaviorDim], y_NK: Float) -> NDArray[np.bool_]:
     """(N,) whether a bin is usable and labelled in every dimension.
 

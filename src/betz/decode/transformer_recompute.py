@@ -53,7 +53,7 @@ class RecomputeDecoder(TransformerDecoder):
             "rewards": now["rewards_N"],
         }
         joined = {name: np.concatenate((state[name], array), axis=1) for name, array in new.items()}
-        live = np.flatnonzero(~self._frozen)
+        live: list[int] = np.flatnonzero(~self._frozen).tolist()
         windows = [self._ending(joined, b, n, int(state["held"][b])) for b in live for n in range(N)]
         said, scores = self._all(windows)
         values = np.full((B, N, self._columns), np.nan)
@@ -63,7 +63,7 @@ class RecomputeDecoder(TransformerDecoder):
         if self._alphabet is not None:
             after["text"] = state["text"].copy()
         if scores is not None:
-            after["text"] = self._write(state["text"], live.tolist(), scores.reshape(len(live), N, -1), present_BN)
+            after["text"] = self._write(state["text"], live, scores.reshape(len(live), N, -1), present_BN)
         return values, None, after
 
     def _ending(self, joined: Mapping[str, Array], b: int, n: int, held: int) -> Window:

@@ -55,7 +55,7 @@ class SlidingDecoder(TransformerDecoder):
         B, N, _ = counts_BNC.shape
         values = np.full((B, N, self._columns), np.nan)
         after = {name: array.copy() for name, array in state.items()}
-        live = np.flatnonzero(~self._frozen)
+        live: list[int] = np.flatnonzero(~self._frozen).tolist()
         step = 1 if self._feeds_back else PIECE_BINS
         for at in range(0, N if len(live) else 0, step):
             piece = slice(at, min(at + step, N))
@@ -71,19 +71,19 @@ class SlidingDecoder(TransformerDecoder):
             for b, window in zip(live, windows, strict=True):
                 _tell(after, b, self.tokenizer.told(window, _told(after, b)))
             if scores_RNV is not None:
-                after["text"] = self._write(after["text"], live.tolist(), scores_RNV, present_BN[:, piece])
+                after["text"] = self._write(after["text"], live, scores_RNV, present_BN[:, piece])
         return values, None, after
 
-    def _forward(self, windows: Sequence[Window], live: NDArray[np.int64], after: Mapping[str, Array]) -> ModelOutput:
+    def _forward(self, windows: Sequence[Window], live: Sequence[int], after: Mapping[str, Array]) -> ModelOutput:
         """What the model says of the next bins of the live rows."""
-        made = {b: self.tokenizer.row(w, told=_told(after, b)) for b, w in zip(live.tolist(), windows, strict=True)}
+        made = {b: self.tokenizer.row(w, told=_told(after, b)) for b, w in zip(live, windows, strict=True)}
         nothing = next(iter(made.values())).part(0, 0)
         rows = [made.get(b, nothing) for b in range(self._rows)]
         if self._feeds_back:
             return self._fed_back(rows, live)
         return self._push(rows, live)
 
-    def _push(self, rows: Sequence[TokenRow], live: NDArray[np.int64]) -> ModelOutput:
+    def _push(self, rows: Sequence[TokenRow], live: Sequence[int]) -> ModelOutput:
         with torch.inference_mode():
             batch = collate(rows, padding=self.config.positions)
             output = self.model(batch, state=self._stream, heads=self._heads)
@@ -92,7 +92,7 @@ class SlidingDecoder(TransformerDecoder):
         assert isinstance(output, ModelOutput)
         return output
 
-    def _fed_back(self, rows: Sequence[TokenRow], live: NDArray[np.int64]) -> ModelOutput:
+    def _fed_back(self, rows: Sequence[TokenRow], live: Sequence[int]) -> ModelOutput:
         """One bin, dimension by dimension: each prediction is the content that the next token sees."""
         first = [int(np.argmax(row.kind_T == BEHAVIOR)) if len(row) else -1 for row in rows]
         said: list[torch.Tensor] = []

@@ -155,11 +155,12 @@ def save_model(folder: str | Path, model: nn.Module, *, card: ModelCard, normali
     """
     from safetensors.torch import save_file
 
+    kind = kind_of(model)
     tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
     config: Any = model.config
     content = {
-        "title": title_of(kind_of(model), card, count_parameters(model)),
-        "kind": kind_of(model),
+        "title": title_of(kind, card, count_parameters(model)),
+        "kind": kind,
         "parameters": count_parameters(model),
         "dtype": _dtype(tensors),
         "betz": __version__,

@@ -17,6 +17,9 @@ REFERENCE_WEIGHTS = (1.0, 1.0)
 REWEIGHTED = (1.0, 10.0)
 """Spike and behavior loss of the reference's later runs."""
 
+_SIZES = ("width", "layers", "heads", "mlp_width", "patch_channels", "unit_latents", "count_classes")
+_POSITIVE = (*_SIZES, "behavior_dim", "max_channels", "max_arrays", "window")
+
 
 @frozen_config
 class ModelConfig:
@@ -100,9 +103,7 @@ class ModelConfig:
     semantics: Literal["sliding", "recompute"] = "sliding"
 
     def __post_init__(self) -> None:
-        positive = ("width", "layers", "heads", "mlp_width", "patch_channels", "unit_latents", "count_classes")
-        positive += ("behavior_dim", "max_channels", "max_arrays", "window")
-        small = [name for name in positive if getattr(self, name) < 1]
+        small = [name for name in _POSITIVE if getattr(self, name) < 1]
         if small:
             raise ConfigError(f"{', '.join(small)} must be at least 1.", where="ModelConfig")
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -207,7 +208,7 @@ def _ablations(name: str, whole: ModelConfig) -> dict[str, ModelConfig]:
     }
 
 
-_SIZES: dict[str, tuple[int, int, int]] = {
+_SHAPES: dict[str, tuple[int, int, int]] = {
     "tiny": (64, 2, 2),
     "small": (320, 6, 5),
     "scratch": (512, 6, 8),
@@ -215,7 +216,7 @@ _SIZES: dict[str, tuple[int, int, int]] = {
     "350m": (2048, 12, 16),
     "700m": (2048, 24, 16),
 }
-PRESETS: dict[str, ModelConfig] = {name: of_width(*size) for name, size in _SIZES.items()}
+PRESETS: dict[str, ModelConfig] = {name: of_width(*size) for name, size in _SHAPES.items()}
 """Configurations by name; ``scratch`` is what the reference trains on one task alone."""
 PRESETS |= _ablations("45m", PRESETS["45m"])
 

@@ -7,11 +7,13 @@ input of a token is the content of the token before it with the position of the 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -329,11 +331,12 @@ class Transformer(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.is_meta:
                 continue
-            draw = next(draw for pattern, draw in INIT if re.search(pattern, name))
-            word = int(seeds.sequence("init", item=name).generate_state(1, "uint64")[0] >> 1)
+            word = int(seeds.sequence("init", item=name).generate_state(1, np.uint64)[0]) >> 1
             generator = torch.Generator().manual_seed(word)
+            draw = next(draw for pattern, draw in INIT if re.search(pattern, name))
+            weight = self.get_parameter(f"{name[:-4]}weight") if name.endswith(".bias") else parameter
             with torch.no_grad():
-                parameter.copy_(draw(parameter, self, name, generator))
+                parameter.copy_(draw(parameter.shape, weight.shape[-1], generator))
         for module in self.modules():
             if isinstance(module, nn.Embedding) and module.padding_idx is not None and not module.weight.is_meta:
                 with torch.no_grad():
@@ -354,30 +357,30 @@ def _heads(config: ModelConfig) -> dict[str, nn.Module]:
     return found
 
 
-Draw = Callable[[Tensor, "Transformer", str, torch.Generator], Tensor]
+Draw = Callable[[torch.Size, int, torch.Generator], Tensor]
+"""(shape, inputs of the map, generator) → first values."""
 
 
-def _normal(parameter: Tensor, model: Transformer, name: str, generator: torch.Generator) -> Tensor:
-    return torch.randn(parameter.shape, generator=generator)
+def _normal(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator)
 
 
-def _start(parameter: Tensor, model: Transformer, name: str, generator: torch.Generator) -> Tensor:
-    return torch.randn(parameter.shape, generator=generator) / model.config.width**0.5
+def _small_normal(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator) / math.sqrt(shape[-1])
 
 
-def _ones(parameter: Tensor, model: Transformer, name: str, generator: torch.Generator) -> Tensor:
-    return torch.ones(parameter.shape)
+def _ones(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
+    return torch.ones(shape)
 
 
-def _uniform(parameter: Tensor, model: Transformer, name: str, generator: torch.Generator) -> Tensor:
-    """Within ±1/√(inputs), weights and biases: torch's own for linear maps."""
-    weight = model.get_parameter(name.removesuffix("bias") + "weight") if name.endswith("bias") else parameter
-    return (2 * torch.rand(parameter.shape, generator=generator) - 1) / weight.shape[1] ** 0.5
+def _uniform(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
+    """Within ±1/√inputs, weights and biases: torch's own for linear maps."""
+    return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(inputs)
 
 
 INIT: tuple[tuple[str, Draw], ...] = (
     (r"norm\.weight$", _ones),
-    (r"^embed\.start$", _start),
+    (r"^embed\.start$", _small_normal),
     (r"^embed\.behavior\.", _uniform),
     (r"^embed\.counts\.(query|key_value|out)\.", _uniform),
     (r"^heads\.spikes\.channels\.", _normal),

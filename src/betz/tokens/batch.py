@@ -73,8 +73,16 @@ _PAYLOADS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Document:
-    """Where the tokens of one window lie in a batch: row, slots [start, stop), its bins, its busiest bin's tokens."""
+    """Where the tokens of one window lie in a batch.
 
+    Args:
+        window: its place among the windows that were given.
+        row, start, stop: its row, and slots [start, stop).
+        first_bin, num_bins: its bins.
+        most_tokens: tokens of its busiest bin.
+    """
+
+    window: int
     row: int
     start: int
     stop: int
@@ -93,7 +101,7 @@ class TokenBatch:
     Args:
         real_BT: False in padding.
         bin_ms_BT: float64 width of the token's bin, 0 in padding.
-        documents: one for each window, in the order in which they were given.
+        documents: one for each window, in the order of rows and slots, which is that of the payloads.
     """
 
     bin_BT: Any
@@ -142,7 +150,7 @@ def pack(rows: Sequence[TokenRow], *, budget: int, padding: int) -> TokenBatch:
     The model keeps them apart: attention and the shift by one stay inside a window.
 
     Args:
-        rows: at least one; the documents and all payloads of the batch are in the order of the rows that they fill.
+        rows: at least one.
         budget: tokens a row.
         padding: position id of padding.
 
@@ -176,31 +184,30 @@ def _assemble(groups: list[list[int]], rows: Sequence[TokenRow], padding: int) -
     kind_BT, bin_ms_BT = np.full(shape, PADDING, np.uint8), np.zeros(shape)
     parts: dict[str, list[Array]] = {name: [] for names in _PAYLOADS.values() for name in names}
     parts |= {name: [] for name in SLOTS}
-    documents: dict[int, Document] = {}
+    documents: list[Document] = []
     for b, group in enumerate(groups):
         at = 0
         for i in group:
             row, place = rows[i], slice(at, at + len(rows[i]))
             bin_BT[b, place], position_BT[b, place], kind_BT[b, place] = row.bin_T, row.position_T, row.kind_T
             bin_ms_BT[b, place] = row.bin_ms
-            documents[i] = _document(row, b, at)
+            documents.append(_document(row, i, b, at))
             for name, part in parts.items():
                 value = getattr(row, name)
                 part.append(value + (b * width + at) if name in SLOTS else value)
             at += len(row)
     _widen(parts)
     payload = {name: np.concatenate(part) for name, part in parts.items()}
-    ordered = tuple(documents[i] for group in groups for i in group)
     real_BT = kind_BT != PADDING
-    return TokenBatch(bin_BT, position_BT, kind_BT, real_BT, bin_ms_BT, documents=ordered, **payload)
+    return TokenBatch(bin_BT, position_BT, kind_BT, real_BT, bin_ms_BT, documents=tuple(documents), **payload)
 
 
-def _document(row: TokenRow, b: int, at: int) -> Document:
+def _document(row: TokenRow, i: int, b: int, at: int) -> Document:
     if not len(row):
-        return Document(b, at, at, 0, 0, 0)
+        return Document(i, b, at, at, 0, 0, 0)
     first, last = int(row.bin_T[0]), int(row.bin_T[-1])
     most = int(np.unique(row.bin_T, return_counts=True)[1].max())
-    return Document(b, at, at + len(row), first, last - first + 1, most)
+    return Document(i, b, at, at + len(row), first, last - first + 1, most)
 
 
 def _widen(parts: dict[str, list[Array]]) -> None:

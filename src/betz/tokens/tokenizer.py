@@ -202,14 +202,15 @@ class Tokenizer:
     # ---- decoding
 
     def windows(self, batch: TokenBatch, *, channels: Sequence[int]) -> list[Window]:
-        """The windows that a batch was made of, in the order of its documents.
+        """The windows that a batch was made of, in the order in which they were given.
 
         Args:
             batch: numpy, as :func:`~betz.tokens.batch.collate` makes it; with ``replace(batch, behavior_M=…)`` the
                 windows hold predicted behavior.
             channels: of each array.
         """
-        return [self._window(batch, d, tuple(channels)) for d in batch.documents]
+        documents = sorted(batch.documents, key=lambda d: d.window)
+        return [self._window(batch, d, tuple(channels)) for d in documents]
 
     def _window(self, batch: TokenBatch, document: Any, channels: tuple[int, ...]) -> Window:
         width = batch.bin_BT.shape[1]
@@ -223,7 +224,7 @@ class Tokenizer:
         of_S = inside(batch.spike_slot_SL[:, 0])
         slot = batch.spike_slot_SL[of_S, 0]
         group = (flat_id[slot] - self.layout.spikes) // max(self.latents, 1)
-        groups = int(group.max()) + 1 if len(group) else 0
+        groups = 1 if self.latents else self.spike_tokens(channels)
         counts_NGP = np.zeros((N, groups, batch.counts_SP.shape[1]), np.uint8)
         counts_NGP[flat_bin[slot] - first, group] = batch.counts_SP[of_S]
         present = np.zeros(N, bool)
@@ -243,7 +244,7 @@ class Tokenizer:
         dense = bool((returns >= 0).any())
         return Window(
             counts=self._arrays(counts_NGP, channels),
-            bin_ms=float(batch.bin_ms_BT.ravel()[low]),
+            bin_ms=float(batch.bin_ms_BT.ravel()[low:high].max(initial=0.0)),
             behavior=behavior,
             known=known if behavior.size else None,
             given=given if behavior.size else None,

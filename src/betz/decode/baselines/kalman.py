@@ -29,7 +29,7 @@ from betz.decode.streaming import StreamingDecoder
 
 Transform = Literal["raw", "sqrt"]
 MODEL = tuple(f.name for f in fields(Model))
-USUAL_LEAD_MS, USUAL_SHRINK, USUAL_INFLATE = 150.0, 0.1, 2.0
+USUAL_LEAD_MS, USUAL_SHRINK, USUAL_INFLATE = 170.0, 0.1, 2.0
 """Where choosing begins: best on average on the validation sessions, from half a minute to five minutes."""
 
 
@@ -54,7 +54,7 @@ class Kalman:
     """
 
     state: Literal["with_companions", "asked"] = "with_companions"
-    lead_ms: tuple[float, ...] = (0, 50, 100, 150, 200)
+    lead_ms: tuple[float, ...] = (0, 50, 100, 150, 200, 250)
     step_ms: float = 50
     transforms: tuple[Transform, ...] = ("raw", "sqrt")
     shrink: tuple[float, ...] = (0.03, 0.1, 0.3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -130,6 +130,8 @@ class Filter:
 class WienerDecoder(StreamingDecoder):
     """A calibrated Wiener filter; use :class:`Wiener` to make one."""
 
+    kind: ClassVar[str] = "wiener"
+
     def __init__(
         self,
         *,
@@ -141,13 +143,14 @@ class WienerDecoder(StreamingDecoder):
         report: Mapping[str, Any],
     ) -> None:
         """``report``: how it was calibrated, JSON values."""
-        super().__init__(bin_ms=bin_ms, channels=channels, behavior=behavior, columns=len(behavior))
+        columns = sum(len(f.columns) for f in filters)
+        super().__init__(bin_ms=bin_ms, channels=channels, behavior=behavior, columns=columns)
         self.scaler, self.filters, self.report = scaler, filters, dict(report)
         unbounded = any(f.tau_ms > 0 for f in filters)
         self.context_bins = None if unbounded else max(len(f.taps_TCK) for f in filters)
         # Correlation of the newest T bins, oldest first: reversed taps, (C·T, K) like a flattened window view.
         self._weights = [f.taps_TCK[::-1].transpose(1, 0, 2).reshape(-1, f.taps_TCK.shape[2]) for f in filters]
-        self._spread = np.zeros(len(behavior))
+        self._spread = np.zeros(columns)
         for f in filters:
             self._spread[list(f.columns)] = f.spread
 
@@ -161,7 +164,7 @@ class WienerDecoder(StreamingDecoder):
 
     def advance(
         self, signals_BNC: Float, present_BN: NDArray[np.bool_], state: Mapping[str, Array]
-    ) -> tuple[Array, Array, dict[str, Array]]:
+    ) -> tuple[Array, Array | None, dict[str, Array]]:
         """Filter z-scores of the new bins, with the past ones before them."""
         z_BNC = self.scaler.apply(signals_BNC, present_BN)
         rows, bins, _ = z_BNC.shape
@@ -182,7 +185,7 @@ class WienerDecoder(StreamingDecoder):
             arrays |= {f"taps_{i}": f.taps_TCK, f"intercept_{i}": f.intercept, f"spread_{i}": f.spread}
         filters = [{"tau_ms": f.tau_ms, "columns": list(f.columns), "chosen": dict(f.chosen)} for f in self.filters]
         config = {"filters": filters, "report": self.report}
-        save_decoder(folder, kind="wiener", decoder=self, config=config, arrays=arrays)
+        save_decoder(folder, kind=self.kind, decoder=self, config=config, arrays=arrays)
 
     @classmethod
     def from_saved(
@@ -193,7 +196,7 @@ class WienerDecoder(StreamingDecoder):
         behavior: tuple[BehaviorDim, ...],
         config: Mapping[str, Any],
         arrays: Mapping[str, Array],
-    ) -> WienerDecoder:
+    ) -> Self:
         """The decoder that :meth:`save` wrote; raises ValueError where arrays and lists disagree."""
         filters = tuple(
             Filter(
@@ -206,7 +209,8 @@ class WienerDecoder(StreamingDecoder):
             )
             for i, f in enumerate(config["filters"])
         )
-        if sorted(c for f in filters for c in f.columns) != list(range(len(behavior))):
+        columns = sum(max(len(d.classes), 1) for d in behavior)
+        if sorted(c for f in filters for c in f.columns) != list(range(columns)):
             raise ValueError("the filters do not cover the behavior dimensions once each")
         if any(f.taps_TCK.shape[1:] != (len(channels), len(f.columns)) for f in filters):
             raise ValueError("the taps do not fit the channels and dimensions")
@@ -296,12 +300,7 @@ class _Search:
 
     def statistics(self, tau: float, segments: Segments, lags: int) -> Statistics:
         """Statistics of the pre-filtered signals, neighbouring bins averaged where bins are narrow."""
-        level_NC = np.zeros_like(self.z_NC)
-        keep = decay(tau, self.bin_ms)
-        start_BC = np.zeros((1, self.z_NC.shape[1]))
-        for start, stop in segments:
-            part = exponential(self.z_NC[None, start:stop], keep, start_BC)[0]
-            level_NC[start:stop] = _moving_mean(part, self.stride)
+        level_NC = levels(self.z_NC, segments, keep=decay(tau, self.bin_ms), width=self.stride)
         return lag_statistics(level_NC, self.y_NK, segments, lags=lags, stride=self.stride)
 
 
@@ -315,6 +314,23 @@ def _climb(values: Sequence[float], start: float, cost: Callable[[float], float]
         if cost(ordered[better]) >= cost(ordered[at]):
             return ordered[at]
         at = better
+
+
+def levels(z_NC: Float, segments: Segments, *, keep: float, width: int) -> Float:
+    """(N, C) exponentially filtered signals, then the mean of the last ``width`` bins, anew in each segment; 0 outside.
+
+    Args:
+        z_NC: z-scored signals.
+        segments: (first bin, end bin) stretches.
+        keep: of the filter, see :func:`~betz.decode.features.decay`.
+        width: bins that share a weight.
+    """
+    level_NC = np.zeros_like(z_NC)
+    start_BC = np.zeros((1, z_NC.shape[1]))
+    for start, stop in segments:
+        part = exponential(z_NC[None, start:stop], keep, start_BC)[0]
+        level_NC[start:stop] = _moving_mean(part, width)
+    return level_NC
 
 
 def _moving_mean(x_NC: Float, width: int) -> Float:
