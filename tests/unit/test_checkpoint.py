@@ -200,6 +200,14 @@ def test_a_full_disk_is_said_and_leaves_the_old_model(folder: Path, monkeypatch:
     assert len(list(folder.iterdir())) == 2
 
 
+def test_a_card_with_nan_is_refused_before_anything_is_written(folder: Path) -> None:
+    for card in (replace(CARD, metrics={"r2": float("nan")}), replace(CARD, settings={"a": float("inf")})):
+        with pytest.raises(ConfigError, match=r"cannot be saved as JSON.*leave out"):
+            save_model(folder, model(1), card=card)
+    assert same(load_model(folder).model, model(0))
+    assert len(list(folder.iterdir())) == 2
+
+
 # ---- what is refused
 
 

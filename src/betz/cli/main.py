@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from betz import __version__
-from betz.cli import calibrate, convert_ndt3, decode, demo, doctor, evaluate, import_, inspect, replay
+from betz.cli import calibrate, convert_ndt3, decode, demo, doctor, evaluate, import_, inspect, presets, replay
 from betz.core.errors import BetzError
 
 
@@ -51,4 +51,5 @@ app.command("evaluate")(evaluate.command)
 app.command("replay")(replay.command)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
+app.command("presets")(presets.command)
 app.command("convert-ndt3")(convert_ndt3.command)

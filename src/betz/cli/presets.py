@@ -22,7 +22,7 @@ def command(
     from betz.core.config import to_dict
     from betz.model.presets import PRESETS, parameters, preset, state_bytes
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=max(Console().width, 100))  # a preset a line, also through a pipe
     chosen = {name: preset(name)} if name else PRESETS
     table = Table("preset", "width", "layers", "heads", "parameters", "state, bytes", "window, bins", box=None)
     for key, config in chosen.items():

@@ -21,7 +21,9 @@ Float = NDArray[np.float64]
 
 STABLE = 0.9999
 """Largest modulus of an eigenvalue of the transition: in lost bins the state must not run away."""
-TRANSITION_RIDGE, TUNING_RIDGE, NOISE_FLOOR = 1e-3, 1e-2, 1e-3
+TRANSITION_RIDGE, TUNING_RIDGE = 1e-3, 1e-2
+NOISE_FLOOR = 0.3
+"""Least variance of a channel's noise, as a share of the median one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +133,7 @@ def fit(m: Moments, *, shrink: float, inflate: float) -> Model:
     tuning = np.linalg.solve(m.ss + TUNING_RIDGE * m.number * np.eye(size), m.sz).T
     mixed = tuning @ m.sz
     noise = (m.zz - mixed - mixed.T + tuning @ m.ss @ tuning.T) / m.number
-    diagonal = np.diag(np.diag(noise)) + NOISE_FLOOR * np.eye(len(noise))
-    noise = inflate * ((1 - shrink) * noise + shrink * diagonal + (1 - shrink) * NOISE_FLOOR * np.eye(len(noise)))
+    noise = inflate * shrunk(noise, shrink)
     return Model(
         _stable(transition, width),
         symmetric(process),
@@ -140,6 +141,17 @@ def fit(m: Moments, *, shrink: float, inflate: float) -> Model:
         symmetric(noise),
         symmetric(m.ss / m.number),
     )
+
+
+def shrunk(noise: Float, shrink: float) -> Float:
+    """A noise covariance with its correlations multiplied by 1 − shrink and its small variances raised.
+
+    A channel that was near-dead in the calibration looks as if it had hardly any noise; it must not be trusted the more
+    when it wakes up.
+    """
+    variance = np.diag(noise)
+    raised = np.maximum(variance, NOISE_FLOOR * np.median(variance))
+    return (1 - shrink) * noise + np.diag(raised - (1 - shrink) * variance)
 
 
 def _stable(transition: Float, width: int) -> Float:

@@ -192,11 +192,11 @@ class TransformerDecoder(StreamingDecoder):
     ) -> TransformerDecoder:
         """The decoder that :meth:`save` wrote; raises ValueError where its parts disagree."""
         try:
-            model = Transformer(from_dict(ModelConfig, config["model"]))
-            model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
             dtype = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}[config["dtype"]]
+            model = Transformer(from_dict(ModelConfig, config["model"])).to(dtype)
+            model.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
             return cls.make(
-                model.to(dtype),
+                model,
                 bin_ms=bin_ms,
                 channels=channels,
                 behavior=behavior,

@@ -150,7 +150,7 @@ def save_model(folder: str | Path, model: nn.Module, *, card: ModelCard, normali
         normalizer: scale of its behavior.
 
     Raises:
-        ConfigError: the class of the model is not known, or its weights have several dtypes.
+        ConfigError: the class of the model is not known, its weights have several dtypes, or the card has NaN.
         CheckpointError: the disk did not take it.
     """
     from safetensors.torch import save_file

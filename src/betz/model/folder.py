@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from betz.core.errors import CheckpointError
+from betz.core.errors import CheckpointError, ConfigError
 from betz.core.files import commit, write_whole
 
 T = TypeVar("T")
@@ -70,7 +70,16 @@ def write_folder(folder: Path, layout: Layout, content: Mapping[str, Any], write
 
     Raises:
         CheckpointError: the disk did not take it.
+        ConfigError: the content is not JSON, or a sealed one has NaN or infinite values.
     """
+    try:
+        json.dumps(content, allow_nan=not layout.sealed)  # before anything is written
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the description of the {layout.noun} cannot be saved as JSON ({error}).",
+            where=str(folder),
+            remedy="leave out what is not a number, a text, a list or a mapping, and NaN",
+        ) from None
     part = folder / f".{layout.noun}.tensors.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +96,7 @@ def write_folder(folder: Path, layout: Layout, content: Mapping[str, Any], write
         manifest = {**head, **content, "tensors_file": name, "tensors_sha256": sha256}
         if layout.sealed:
             manifest["sha256"] = seal(manifest)
-        write_whole(folder / layout.manifest, json.dumps(manifest, indent=1, allow_nan=False).encode())
+        write_whole(folder / layout.manifest, json.dumps(manifest, indent=1).encode())
         for other in os.listdir(folder):
             if layout.names_tensors(other) and other != name:
                 (folder / other).unlink(missing_ok=True)

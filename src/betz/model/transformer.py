@@ -230,14 +230,15 @@ class Transformer(nn.Module):
             StreamError: the batch does not fit the state.
         """
         batch = on_device(batch, self.embed.start.device)
-        if state is None:
-            memory: Memory = WholeWindow(batch, self.config.window if self.config.semantics == "sliding" else None)
-        else:
-            state.begin(batch)
-            memory = state
-        context_BTD = self.context(batch, state)
-        features = self.backbone(context_BTD + self.embed.position(batch.position_BT), batch, memory)
-        return self.read_out(features, batch, heads)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and state is None):  # a stream learns nothing
+            memory: Memory
+            if state is None:
+                memory = WholeWindow(batch, self.config.window if self.config.semantics == "sliding" else None)
+            else:
+                state.begin(batch)
+                memory = state
+            x_BTD = self.context(batch, state) + self.embed.position(batch.position_BT)
+            return self.read_out(self.backbone(x_BTD, batch, memory), batch, heads)
 
     def context(self, batch: TokenBatch, state: StreamState | None) -> Tensor:
         """(B, T, D) content of the token before each token; the start vector before the first."""

@@ -42,20 +42,16 @@ def read_arrays(
         FileError: a variable is missing, has another shape, or holds something else than the mapping says.
         ConfigError: the mapping or an option contradicts itself or the file.
     """
-    if (mapping.signals is None) == (mapping.spikes is None):
+    parts = mapping.parts()
+    if session not in parts:
+        raise ConfigError(f"the mapping has no session {session!r}.", where=f"mapping {name}")
+    own = parts[session]
+    if (own.signals is None) == (own.spikes is None):
         raise ConfigError(
-            f"the mapping names {'neither signals nor spikes' if mapping.signals is None else 'signals and spikes'}.",
+            f"the mapping names {'neither signals nor spikes' if own.signals is None else 'signals and spikes'}.",
             where=f"mapping {name}",
             remedy="write one of the tables [signals] and [spikes]",
         )
-    parts = mapping.parts()
-    if session not in parts:
-        raise ConfigError(
-            f"there is no session {session!r} in it.",
-            where=file.path.name,
-            remedy=f"name one of {', '.join(parts)}" if mapping.sessions else "leave session out: it has a single one",
-        )
-    own = parts[session]
     rows = Rows(file, own)
     draft = _empty(file, own, session)
     draft.settings = {"mapping": name, "mapping_hash": config_hash(mapping)} | ({"session": session} if session else {})

@@ -287,12 +287,12 @@ def spoken_bins(parts: Sequence[tuple[int, int]]) -> str:
 
 def _note_idle(draft: Draft, options: ImportOptions) -> None:
     number = len(draft.counts)
-    parts = [(values.astype(np.float64), dims) for _, values, dims in draft.behavior]
-    parts += [(part.series.binned(draft.grid, number), part.dims) for part in draft.sampled]
-    if not parts:
+    found = [(values.astype(np.float64), dims) for _, values, dims in draft.behavior]
+    found += [(part.series.binned(draft.grid, number), part.dims) for part in draft.sampled]
+    if not found:
         return
-    values = np.concatenate([values for values, _ in parts], axis=1)
-    dims = [dim for _, dims in parts for dim in dims]
+    values = np.concatenate([values for values, _ in found], axis=1)
+    dims = [dim for _, dims in found for dim in dims]
     bin_s, stop = draft.grid.bin_s, len(values)
     for effector, parts in checks.idle_by_effector(values, dims, bin_s).items():
         tail = parts[-1][0] if parts[-1][1] == len(values) else None

@@ -147,9 +147,9 @@ class TrialMapping:
     Args:
         rule: ``starts`` (a variable with the start of each), ``lengths`` (a variable with the bins of each, one after
             the other, or of each on a ``trial`` axis that is padded), ``axis`` (the elements of the signals' ``trial``
-            axis), ``id_changes`` (a variable with a trial number a bin), ``marks`` (a variable that is 1 in the first bin
-            of each), ``announced`` (a row whose ``variable`` is not what ``next`` said in the row before) or ``zero_velocity_jump`` (a row with zero velocity in which the
-            position is not that of the row before).
+            axis), ``id_changes`` (a variable with a trial number a bin), ``marks`` (a variable that is 1 in the first
+            bin of each), ``announced`` (a row whose ``variable`` is not what ``next`` said in the row before) or
+            ``zero_velocity_jump`` (a row with zero velocity in which the position is not that of the row before).
         variable: of all rules but ``axis`` and the last.
         next: of ``announced``: variable with the value of ``variable`` in the following bin.
         unit: of ``starts``: seconds, or bins counted from 0 or from 1.

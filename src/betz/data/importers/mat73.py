@@ -131,9 +131,9 @@ class _Reader:
     def _struct(self, group: Any, depth: int) -> Array:
         names = [str(name) for name in group]
         if not self._arrays_of(group):
-            out = np.empty((1, 1), dtype=object)
-            out[0, 0] = {name: self.value(self.member(group, name), depth + 1) for name in names}
-            return out
+            single = np.empty((1, 1), dtype=object)
+            single[0, 0] = {name: self.value(self.member(group, name), depth + 1) for name in names}
+            return single
         fields = {name: self._cell(self.member(group, name), depth) for name in names}
         shape = next(iter(fields.values())).shape
         if any(field.shape != shape for field in fields.values()):

@@ -74,11 +74,24 @@ def read_spikes(
         worst = max(worst, float(np.abs(exact - ticks[-1]).max(initial=0.0)))
         channels.append(channel)
     _check_ids(channels, rows.where)
+    left_out = _left_out(table, spikes)
+    if left_out:
+        notes.append(f"columns of {spikes.variable} that are not imported: {', '.join(left_out)}")
     if moved:
         notes.append(f"spike times sorted on import: {moved} steps back in all")
     if worst > 0.01:
         notes.append(f"spike times rounded to ticks of {1e6 / spikes.tick_hz:g} µs, by {worst:.2f} ticks at most")
     return tuple(ticks), tuple(channels), notes
+
+
+def _left_out(table: Array, spikes: SpikesMapping) -> list[str]:
+    """Columns of the table that the mapping does not name, by their header if it has one."""
+    if not spikes.times:
+        return []
+    named = {spikes.times, spikes.channel, spikes.unit, spikes.number}
+    heads = [cell.ravel() for cell in (table[0] if spikes.header else [])]
+    told = [str(head[0]) if head.size == 1 and head.dtype.kind == "U" else "" for head in heads]
+    return [(told[k - 1] if told else "") or f"column {k}" for k in range(1, table.shape[1] + 1) if k not in named]
 
 
 def spike_grid(rows: Rows, draft: Draft, spikes: SpikesMapping, options: ImportOptions) -> tuple[BinGrid, int]:

@@ -85,7 +85,7 @@ class LDA:
 
 @frozen_config
 class Logistic:
-    """Recipe of multinomial logistic regression with a ridge, by Newton's method.
+    """Recipe of multinomial logistic regression with a ridge, by a few Newton steps.
 
     Each discrete dimension has its own. Filter and span are chosen as :class:`LDA` chooses them, the ridge by itself.
     A class that does not occur in the calibration has probability 0.
@@ -96,8 +96,8 @@ class Logistic:
     """
 
     prefilter_ms: tuple[float, ...] = (0, 60, 120, 240)
-    span_ms: tuple[float, ...] = (50, 100, 200)
-    strengths: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1)
+    span_ms: tuple[float, ...] = (50, 100, 200, 400)
+    strengths: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
     priors: Priors = "calibration"
     folds: int = 4
 
@@ -117,15 +117,13 @@ class Logistic:
     ) -> DiscreteDecoder:
         """Fit to all usable, labelled bins of the session; takes some seconds, whatever ``budget_s`` is.
 
-        Args, Raises: as of :meth:`LDA.calibrate`; a ConfigError also where channels × classes are more than Newton's
-            method can take.
+        Args, Raises: as of :meth:`LDA.calibrate`.
         """
         return _calibrate(self, session, behavior)
 
     def choose(self, search: Search) -> Choice:
         """Filter and span of LDA, then the ridge."""
-        spans = search.affordable(self.span_ms)
-        choice = search.choose(self.prefilter_ms, spans, LDA().shrink)
+        choice = search.choose(self.prefilter_ms, self.span_ms, LDA().shrink)
         return search.choose_strength(choice, self.strengths)
 
     def fit(self, search: Search, choice: Choice) -> tuple[Float, Float]:

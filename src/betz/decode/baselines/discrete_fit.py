@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from betz.core.errors import ConfigError
 from betz.core.session import BehaviorDim, Session
 from betz.decode.baselines.wiener import FINEST_LAG_MS, levels
 from betz.decode.closed_form import Lagged, Segments, Statistics, blocks, lag_statistics
 from betz.decode.features import Float, decay
 from betz.decode.labels import inside
 
-MAX_NEWTON = 2500
-"""Parameters that Newton's method is given at most: its matrix has as many rows."""
-MAX_STEPS, TOLERANCE, TRIFLE = 50, 1e-14, 1e-9
+MAX_STEPS, MAX_CONJUGATE, FORCING, TRIFLE = 50, 60, 1e-2, 1e-9
+ROUGH = 1e-6
+"""Tolerance inside the cross-validation."""
 LEAST_PROBABILITY = 1e-6
 """In the cross-validated log loss: a class that a fold has never seen must not cost infinitely much."""
 
@@ -60,6 +59,7 @@ def fit_logistic(
     strength: float,
     equal: bool,
     start: tuple[Float, Float] | None = None,
+    tolerance: float = 1e-16,
 ) -> tuple[Float, Float]:
     """Weights (F, K) and offsets (K,) that minimise mean log loss + strength / 2 · |weights|², by Newton's method.
 
@@ -69,6 +69,7 @@ def fit_logistic(
         strength: of the ridge; offsets are free.
         equal: every class weighs the same, instead of every bin.
         start: where to begin.
+        tolerance: stop when a Newton step would lower the loss by less than half of this.
 
     Returns:
         As of :func:`fit_lda`.
@@ -88,13 +89,20 @@ def fit_logistic(
         return float((weight_N * (norm - (logits * onehot).sum(axis=1))).mean() + 0.5 * (ridge @ b**2).sum())
 
     now = loss(b)
+    precondition = _preconditioner(x, weight_N, ridge)
     for _ in range(MAX_STEPS):
         p = _softmax(x @ b)
         gradient = x.T @ (weight_N[:, None] * (p - onehot)) / len(x) + ridge[:, None] * b
-        step = np.linalg.solve(_hessian(x, p, weight_N, ridge), gradient.T.ravel()).reshape(kinds, -1).T
-        if float((step * gradient).sum()) < TOLERANCE:
+
+        def curved(v: Float, p: Float = p) -> Float:
+            along = x @ v
+            bent = p * (along - (p * along).sum(axis=1, keepdims=True))
+            return np.asarray(x.T @ (weight_N[:, None] * bent) / len(x) + ridge[:, None] * v)
+
+        step = _conjugate_gradients(curved, gradient, precondition)
+        size, gain = 1.0, float((step * gradient).sum())
+        if gain < tolerance:
             break
-        size = 1.0
         while size > 1e-4 and loss(b - size * step) > now:
             size /= 2
         b = b - size * step
@@ -109,16 +117,32 @@ def _softmax(logits: Float) -> Float:
     return np.asarray(exp / exp.sum(axis=1, keepdims=True))
 
 
-def _hessian(x: Float, p: Float, weight_N: Float, ridge: Float) -> Float:
-    """Class by class; a trifle on the diagonal, since a common offset of all classes changes nothing."""
-    features, kinds = x.shape[1], p.shape[1]
-    out = np.empty((kinds, features, kinds, features))
-    for a in range(kinds):
-        for b in range(a, kinds):
-            curve = weight_N * p[:, a] * ((a == b) - p[:, b])
-            out[a, :, b] = out[b, :, a] = x.T @ (curve[:, None] * x) / len(x)
-        out[a, :, a] += np.diag(ridge + TRIFLE)
-    return out.reshape(kinds * features, kinds * features)
+def _preconditioner(x: Float, weight_N: Float, ridge: Float) -> Callable[[Float], Float]:
+    """Solves with an upper bound of the loss's curvature (Böhning 1992), the same for every class."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    bound = 0.5 * x.T @ (weight_N[:, None] * x) / len(x) + np.diag(ridge + TRIFLE)
+    factor = cho_factor(bound, check_finite=False)
+    return lambda v: np.asarray(cho_solve(factor, v, check_finite=False))
+
+
+def _conjugate_gradients(
+    curved: Callable[[Float], Float], target: Float, precondition: Callable[[Float], Float]
+) -> Float:
+    """Approximately curved⁻¹ target: the direction of a Newton step (Nocedal & Wright 2006, algorithm 7.1)."""
+    out, rest = np.zeros_like(target), target.copy()
+    direction = z = precondition(rest)
+    product = first = float((rest * z).sum())
+    for _ in range(MAX_CONJUGATE):
+        if product <= FORCING * first or product == 0:
+            break
+        bent = curved(direction)
+        size = product / float((direction * bent).sum())
+        out, rest = out + size * direction, rest - size * bent
+        z = precondition(rest)
+        last, product = product, float((rest * z).sum())
+        direction = z + product / last * direction
+    return out
 
 
 class Search:
@@ -157,26 +181,11 @@ class Search:
                 continue
             found = None
             for s in sorted(strengths, reverse=True):
-                found = fit_logistic(x[~held_out], onehot[~held_out], strength=s, equal=self.equal, start=found)
+                found = fit_logistic(
+                    x[~held_out], onehot[~held_out], strength=s, equal=self.equal, start=found, tolerance=ROUGH
+                )
                 loss[s] += self._loss(x[held_out] @ found[0] + found[1], onehot[held_out])
         return replace(choice, strength=min(strengths, key=lambda s: loss[s]))
-
-    def affordable(self, spans_ms: Sequence[float]) -> tuple[float, ...]:
-        """The spans that leave Newton's method no more than :data:`MAX_NEWTON` parameters.
-
-        Raises:
-            ConfigError: a single lag is too much.
-        """
-        single = self.z_NC.shape[1] * len(self.dim.classes)
-        step_ms = self.bin_ms * self.stride
-        found = tuple(s for s in spans_ms if max(1, round(s / step_ms)) * single <= MAX_NEWTON)
-        if found or single <= MAX_NEWTON:
-            return found or (step_ms,)
-        raise ConfigError(
-            f"{self.z_NC.shape[1]} channels × {len(self.dim.classes)} classes of {self.dim.name} exceed {MAX_NEWTON}.",
-            where="Logistic.calibrate",
-            remedy="use LDA",
-        )
 
     def lda_loss(self, c: Choice) -> float:
         """Mean log loss on the held-out folds, the settings as of :class:`~betz.decode.baselines.discrete.LDA`."""

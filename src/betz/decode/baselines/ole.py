@@ -23,6 +23,7 @@ from betz.decode.baselines.wiener import Filter, WienerDecoder, levels
 from betz.decode.closed_form import Segments, blocks
 from betz.decode.features import Float, Scaler, decay
 from betz.decode.labels import continuous_labels, groups, inside
+from betz.decode.state_space import shrunk
 
 
 @frozen_config
@@ -143,14 +144,13 @@ def invert(sums: _Sums, *, ridge: float, shrink: float, unbiased: bool) -> tuple
     b_CK = np.linalg.solve(yy + ridge * np.eye(len(yy)), yz).T
     mixed = b_CK @ yz
     noise = zz - mixed - mixed.T + b_CK @ yy @ b_CK.T
-    noise = (1 - shrink) * noise + shrink * np.diag(np.diag(noise)) + NOISE_FLOOR * np.eye(len(noise))
-    weights_CK = np.linalg.solve(noise, b_CK)
+    weights_CK = np.linalg.solve(shrunk(noise, shrink), b_CK)
     information = b_CK.T @ weights_CK + (0.0 if unbiased else np.linalg.inv(yy + PRIOR_FLOOR * np.eye(len(yy))))
     weights_CK = np.linalg.solve(information, weights_CK.T).T
     return weights_CK, y_mean - z_mean @ weights_CK
 
 
-NOISE_FLOOR, PRIOR_FLOOR = 1e-3, 1e-9
+PRIOR_FLOOR = 1e-9
 
 
 class _Search:
