@@ -16,12 +16,12 @@ UNTUNED, SILENT = 0.15, 0.10
 SILENT_HZ = (0.01, 0.3)
 BASELINE_HZ, BASELINE_SD, BASELINE_MAX_HZ = 5.5, 0.9, 35.0
 """Rates at rest are log-normal: median, standard deviation of the logarithm, and where they are cut off."""
-VELOCITY_DEPTH, VELOCITY_SD = 0.5, 0.6
-SPEED_DEPTH, SPEED_SD = 0.5, 0.4
+VELOCITY_DEPTH, VELOCITY_SD = 0.6, 0.7
+SPEED_DEPTH, SPEED_SD = 1.45, 0.55
 POSITION_DEPTH, POSITION_SD = 0.15, 0.7
 """Medians of the depths and standard deviations of their logarithms (speed: mean and standard deviation)."""
 LATENCY_MS, LATENCY_SD_MS, LATENCY_RANGE_MS = 100.0, 20.0, (50, 150)
-HALF_SPEED_CM_S = 20.0
+HALF_SPEED_CM_S = 15.0
 REACH_CM = 5.0
 MAX_HZ = 250.0
 
@@ -32,7 +32,7 @@ class Population:
 
     The logarithm of a rate is that of the baseline plus ``velocity_depth`` · (drive along the preferred direction),
     plus ``speed_depth`` · (length of the drive), plus ``position_depth`` · (position along its own preferred
-    direction, per 5 cm). The drive is the velocity, compressed: v / (20 cm/s + speed), so a depth is the change of the
+    direction, per 5 cm). The drive is the velocity, compressed: v / (15 cm/s + speed), so a depth is the change of the
     log rate from rest to very fast movement.
 
     Args:
@@ -85,10 +85,10 @@ def draw_population(channels: int, rng: np.random.Generator) -> Population:
         kind=tuple("silent" if s else "tuned" if t else "untuned" for s, t in zip(silent, tuned, strict=True)),
         baseline_hz=np.where(silent, low + (high - low) * uniform_CU[:, 3], active_hz),
         preferred_deg=360 * uniform_CU[:, 1],
-        velocity_depth=tuned * VELOCITY_DEPTH * np.exp(VELOCITY_SD * normal_CZ[:, 1]),
-        speed_depth=tuned * (SPEED_DEPTH + SPEED_SD * normal_CZ[:, 2]),
+        velocity_depth=np.asarray(tuned * VELOCITY_DEPTH * np.exp(VELOCITY_SD * normal_CZ[:, 1]), np.float64),
+        speed_depth=np.asarray(tuned * (SPEED_DEPTH + SPEED_SD * normal_CZ[:, 2]), np.float64),
         position_deg=360 * uniform_CU[:, 2],
-        position_depth=tuned * POSITION_DEPTH * np.exp(POSITION_SD * normal_CZ[:, 3]),
+        position_depth=np.asarray(tuned * POSITION_DEPTH * np.exp(POSITION_SD * normal_CZ[:, 3]), np.float64),
         latency_ms=np.clip(np.rint(latency), *LATENCY_RANGE_MS).astype(np.int64),
     )
 
