@@ -4,8 +4,8 @@
         [--decoders wiener,kalman,gru] [--part test] [--sets indy,spike] [--jobs 2] [--quick] [--out DIR]
 
 Calibration is the first min(m minutes, 60 %) of a session, the test part its last 40 %, decoded bin by bin after 20 s
-of unlabelled warm-up. Sets of concatenated trials are decoded across their trial edges (``cross``, the bounds are for it)
-and with restarts at them (``restart``). Several behaviors of one session are calibrated in one call.
+of unlabelled warm-up. Sets of concatenated trials are decoded across their trial edges (``cross``, the bounds are for
+it) and with restarts at them (``restart``). Several behaviors of one session are calibrated in one call.
 """
 
 from __future__ import annotations
@@ -75,16 +75,6 @@ SETS = {
             "contdata95_position": Task(("hand_x", "hand_y")),
         },
         {"bin_ms": 100},
-    ),
-    "dcca": Set("dcca_monkeys/*.mat", {"dcca_velocity": Task(("hand_vx", "hand_vy"))}, {}),
-    "chewie": Set(
-        "chewie_mihi/chewie*.npz",
-        {
-            "chewie_velocity": Task(("hand_vx", "hand_vy")),
-            "chewie_position": Task(("hand_x", "hand_y")),
-            "chewie_force": Task(("force_x", "force_y")),
-        },
-        {},
     ),
 }
 

@@ -23,6 +23,8 @@ _HOME = {
     "simulate": "betz.sim.population",
     "load": "betz.decode.decoder",
     "Wiener": "betz.decode.baselines.wiener",
+    "Kalman": "betz.decode.baselines.kalman",
+    "OLE": "betz.decode.baselines.ole",
     "GRU": "betz.decode.baselines.recurrent",
     "LSTM": "betz.decode.baselines.recurrent",
     "evaluate": "betz.evaluate.run",
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from betz.data.arrays import from_arrays as from_arrays
     from betz.data.importers import read as read
     from betz.data.store import Store as Store
+    from betz.decode.baselines.kalman import Kalman as Kalman
+    from betz.decode.baselines.ole import OLE as OLE
     from betz.decode.baselines.recurrent import GRU as GRU
     from betz.decode.baselines.recurrent import LSTM as LSTM
     from betz.decode.baselines.wiener import Wiener as Wiener

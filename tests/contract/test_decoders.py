@@ -10,9 +10,13 @@ import pytest
 
 from betz.core.session import BehaviorDim, Channel, Series, Session
 from betz.core.timegrid import BinGrid
+from betz.decode.baselines.kalman import Kalman
+from betz.decode.baselines.ole import OLE
+from betz.decode.baselines.recurrent import GRU, LSTM
 from betz.decode.baselines.wiener import Wiener
 from betz.decode.decoder import Decoder, load
 from betz.testing import check_decoder
+from betz.testing.decoders import NETWORK_TOLERANCE
 
 
 def session(*, bin_ms: float, power: bool = False, minutes: float = 1.0) -> Session:
@@ -48,6 +52,8 @@ MAKERS: dict[str, Callable[[], Decoder]] = {
     "wiener pre-filtered": lambda: Wiener(prefilter_ms=(120,), span_ms=(300,)).calibrate(
         session(bin_ms=100, minutes=2), behavior=["hand_vx", "hand_vy"]
     ),
+    "kalman 50 ms": lambda: Kalman().calibrate(session(bin_ms=50, minutes=2), behavior=["hand_vx", "hand_vy"]),
+    "optimal linear estimator": lambda: OLE().calibrate(session(bin_ms=50, minutes=2), behavior=["hand_vx", "hand_vy"]),
     "wiener with power": lambda: Wiener(span_ms=(300,)).calibrate(
         session(bin_ms=64, power=True), behavior=["hand_vx", "hand_vy"]
     ),
@@ -60,6 +66,16 @@ def test_contract(name: str, tmp_path: Path) -> None:
     report = check_decoder(lambda: load(tmp_path / "saved"))
     assert len(report.checks) == 15
     assert report.worst_offline_error <= 1e-9
+
+
+@pytest.mark.parametrize("recipe", [GRU, LSTM])
+def test_contract_of_recurrent_networks(recipe: type[GRU], tmp_path: Path) -> None:
+    made = recipe(width=12, steps=30, windows=4).calibrate(
+        session(bin_ms=50, power=True), behavior=["hand_vx", "hand_x", "hand_vy"]
+    )
+    made.save(tmp_path / "saved")
+    report = check_decoder(lambda: load(tmp_path / "saved"), tolerance=NETWORK_TOLERANCE)
+    assert len(report.checks) == 15
 
 
 def test_lost_bins_carry_no_information() -> None:

@@ -19,9 +19,8 @@ import scipy.io
 import betz
 from betz.core.errors import BetzError
 from betz.data.importers import FileError, ImportedFile, import_files
-from betz.data.importers.example import example_mapping
 from betz.data.importers.files import open_arrays, session_id
-from betz.data.importers.mapping import load_mapping
+from betz.data.importers.mapping import example_mapping, load_mapping
 from betz.data.importers.mat5 import load, walk
 from betz.data.store import Store
 from tests.unit import recording_files as files

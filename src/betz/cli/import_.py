@@ -168,8 +168,8 @@ def _write_mapping(files: list[Path], out: Path) -> None:
     """Write a mapping to edit for a file: that of its known layout, or a guess from its variables."""
     from betz.core.errors import ConfigError
     from betz.data.importers import FileError, is_binned
-    from betz.data.importers.example import example_mapping
     from betz.data.importers.files import open_arrays
+    from betz.data.importers.mapping import example_mapping
 
     if len(files) != 1:
         raise ConfigError(f"a mapping is written for one file, not {len(files)}.", remedy="name one of them")

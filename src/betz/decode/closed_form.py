@@ -125,7 +125,7 @@ class Lagged:
         """x(t − lag · stride) for all bins, or for some."""
         back = lag * self.stride
         if rows is not None:
-            return np.where((self.age[rows] >= back)[:, None], self.x[rows - back], 0.0)
+            return np.where((self.age[rows] >= back)[:, None], self.x[np.maximum(rows - back, 0)], 0.0)
         out = np.zeros_like(self.x)
         if back < len(self.x):
             np.copyto(out[back:], self.x[: len(self.x) - back], where=(self.age[back:] >= back)[:, None])

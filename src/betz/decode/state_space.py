@@ -133,7 +133,7 @@ def fit(m: Moments, *, shrink: float, inflate: float) -> Model:
     tuning = np.linalg.solve(m.ss + TUNING_RIDGE * m.number * np.eye(size), m.sz).T
     mixed = tuning @ m.sz
     noise = (m.zz - mixed - mixed.T + tuning @ m.ss @ tuning.T) / m.number
-    noise = inflate * shrunk(noise, shrink)
+    noise = inflate * shrunk(noise, shrink, floor=NOISE_FLOOR)
     return Model(
         _stable(transition, width),
         symmetric(process),
@@ -143,14 +143,19 @@ def fit(m: Moments, *, shrink: float, inflate: float) -> Model:
     )
 
 
-def shrunk(noise: Float, shrink: float) -> Float:
-    """A noise covariance with its correlations multiplied by 1 − shrink and its small variances raised.
+def shrunk(noise: Float, shrink: float, *, floor: float) -> Float:
+    """A noise covariance with its covariances multiplied by 1 − shrink and its small variances raised.
 
     A channel that was near-dead in the calibration looks as if it had hardly any noise; it must not be trusted the more
     when it wakes up.
+
+    Args:
+        noise: (C, C).
+        shrink: 0 … 1.
+        floor: least variance, as a share of the channels' median one.
     """
     variance = np.diag(noise)
-    raised = np.maximum(variance, NOISE_FLOOR * np.median(variance))
+    raised = np.maximum(variance, floor * np.median(variance))
     return (1 - shrink) * noise + np.diag(raised - (1 - shrink) * variance)
 
 

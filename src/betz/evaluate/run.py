@@ -43,6 +43,8 @@ __all__ = ["RECIPES", "Plan", "Results", "RunError", "Task", "evaluate", "exampl
 
 RECIPES = {
     "wiener": "betz.decode.baselines.wiener:Wiener",
+    "kalman": "betz.decode.baselines.kalman:Kalman",
+    "ole": "betz.decode.baselines.ole:OLE",
     "gru": "betz.decode.baselines.recurrent:GRU",
     "lstm": "betz.decode.baselines.recurrent:LSTM",
 }

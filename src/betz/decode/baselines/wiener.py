@@ -241,6 +241,10 @@ class _Search:
         self.center, self.scale = y_NK[inside].mean(axis=0), y_NK[inside].std(axis=0)
         self.y_NK = (y_NK - self.center) / self.scale
         self.parts = blocks(segments, recipe.folds)
+        held_out = self.parts if recipe.validation == "blocks" else self.parts[-1:]
+        bins = np.concatenate([np.arange(a, b) for part in held_out for a, b in part])
+        variance = self.y_NK[bins[inside[bins]]].var(axis=0) if inside[bins].any() else np.ones(len(self.scale))
+        self.variance = np.where(variance > 0, variance, 1.0)  # of what is held out, so that a choice is one of R²
         self.stride = 1 if recipe.lags else max(1, round(FINEST_LAG_MS / bin_ms))
         if recipe.lags:
             self.spans: tuple[int, ...] = (recipe.lags,)
@@ -255,7 +259,7 @@ class _Search:
         recipe = self.recipe
 
         def score(tau: float, span: int, strength: float) -> float:
-            return float(self.error(tau, span, strength)[list(columns)].mean())
+            return float((self.error(tau, span, strength) / self.variance)[list(columns)].mean())
 
         tau, span = recipe.prefilter_ms[0], self.spans[len(self.spans) // 2]
         strength = min(recipe.strengths, key=lambda s: score(tau, span, s))
@@ -277,7 +281,7 @@ class _Search:
                 "span_ms": span * self.stride * self.bin_ms,
                 "prefilter_ms": float(tau),
                 "strength": float(strength),
-                "cv_r2": float(1 - error.mean()),
+                "cv_r2": float(1 - (error / self.variance[chosen]).mean()),
             },
         )
 
