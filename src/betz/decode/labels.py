@@ -39,7 +39,7 @@ def continuous_labels(session: Session, dims: tuple[BehaviorDim, ...], *, recipe
         raise ConfigError(
             f"it decodes continuous behavior only, not {', '.join(discrete)}.",
             where=f"{recipe}.calibrate",
-            remedy="decode discrete behavior with LDA or Logistic",
+            remedy="leave it out",
         )
     y_NK = session.behavior_of([d.name for d in dims])
     labelled_N = labelled_bins(session, dims, y_NK)
