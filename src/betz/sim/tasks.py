@@ -74,15 +74,15 @@ class Submovement:
     skew: float = 1.0
     bend: float = 0.0
 
-    def add_to(self, position_MD: Float) -> None:
-        """Add it to positions at 1 kHz, from its start to the end of time."""
+    def add_to(self, position_MD: Float, jump_MD: Float) -> None:
+        """Add it to positions at 1 kHz while it lasts; at its end, what stays of it is a jump (summed up later)."""
         first = int(np.ceil(self.start_s * SAMPLE_HZ))
         last = int(np.ceil((self.start_s + self.duration_s) * SAMPLE_HZ))
         step = np.array(self.step_cm)
         time = (np.arange(first, min(last, len(position_MD))) / SAMPLE_HZ - self.start_s) / self.duration_s
         share = minimum_jerk(time**self.skew)[:, None]
         position_MD[first:last] += step * share + self.bend * np.array((-step[1], step[0])) * 4 * share * (1 - share)
-        position_MD[last:] += step
+        jump_MD[last : last + 1] += step
 
 
 @dataclass(frozen=True)
@@ -121,13 +121,15 @@ def perform(task: Task, *, seconds: float, margin_s: float, seeds: SeedTree) -> 
     """
     samples = int(np.ceil((seconds + margin_s) * SAMPLE_HZ)) + 1
     position_MD = _wander(samples, seeds)
+    jump_MD = np.zeros_like(position_MD)
     reaches = []
     for reach in _reaches(task, seeds.generator("reaches")):
         if reach.cue_s * SAMPLE_HZ >= samples:
             break
         reaches.append(reach)
         for part in reach.submovements:
-            part.add_to(position_MD)
+            part.add_to(position_MD, jump_MD)
+    position_MD += np.cumsum(jump_MD, axis=0)
     velocity_MD = np.gradient(position_MD, 1 / SAMPLE_HZ, axis=0)
     finished = [reach for reach in reaches if reach.end_s <= seconds]
     started = sum(reach.cue_s < seconds for reach in reaches)

@@ -40,12 +40,13 @@ class LDA:
     """
 
     prefilter_ms: tuple[float, ...] = (0, 60, 120, 240)
-    span_ms: tuple[float, ...] = (50, 100, 200, 400)
+    span_ms: tuple[float, ...] = (50, 100, 200)
     shrink: tuple[float, ...] = (0.03, 0.1, 0.3, 0.6)
     priors: Priors = "calibration"
     folds: int = 4
 
     name: ClassVar[str] = "lda"
+    decodes: ClassVar[tuple[str, ...]] = ("discrete",)
 
     def __post_init__(self) -> None:
         _check_lists(self, self.shrink, "shrink")
@@ -96,12 +97,13 @@ class Logistic:
     """
 
     prefilter_ms: tuple[float, ...] = (0, 60, 120, 240)
-    span_ms: tuple[float, ...] = (50, 100, 200, 400)
-    strengths: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3)
+    span_ms: tuple[float, ...] = (50, 100, 200)
+    strengths: tuple[float, ...] = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
     priors: Priors = "calibration"
     folds: int = 4
 
     name: ClassVar[str] = "logistic"
+    decodes: ClassVar[tuple[str, ...]] = ("discrete",)
 
     def __post_init__(self) -> None:
         _check_lists(self, self.strengths, "strengths")

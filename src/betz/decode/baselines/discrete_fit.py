@@ -171,21 +171,24 @@ class Search:
         return min((replace(best, strength=s) for s in shrinks), key=self.lda_loss)
 
     def choose_strength(self, choice: Choice, strengths: Sequence[float]) -> Choice:
-        """The ridge of logistic regression, from the strongest on, each started where the last one ended."""
-        loss = dict.fromkeys(strengths, 0.0)
+        """The ridge of logistic regression: from the strongest on to weaker ones, as long as the log loss falls."""
         x, onehot = self.rows(choice)
         known = np.flatnonzero(self.known_N)
-        for part in self.parts:
-            held_out = inside(part, len(self.known_N))[known]
-            if held_out.all() or not held_out.any() or (onehot[~held_out].sum(axis=0) > 0).sum() < 2:
-                continue
-            found = None
-            for s in sorted(strengths, reverse=True):
-                found = fit_logistic(
-                    x[~held_out], onehot[~held_out], strength=s, equal=self.equal, start=found, tolerance=ROUGH
-                )
-                loss[s] += self._loss(x[held_out] @ found[0] + found[1], onehot[held_out])
-        return replace(choice, strength=min(strengths, key=lambda s: loss[s]))
+        folds = [inside(part, len(self.known_N))[known] for part in self.parts]
+        folds = [f for f in folds if f.any() and (onehot[~f].sum(axis=0) > 0).sum() > 1]
+        found: list[tuple[Float, Float] | None] = [None] * len(folds)
+        best, least = max(strengths), np.inf
+        for s in sorted(strengths, reverse=True):
+            loss = 0.0
+            for i, held_out in enumerate(folds):
+                rest, start = ~held_out, found[i]
+                made = fit_logistic(x[rest], onehot[rest], strength=s, equal=self.equal, start=start, tolerance=ROUGH)
+                loss += self._loss(x[held_out] @ made[0] + made[1], onehot[held_out])
+                found[i] = made
+            if loss >= least:
+                break
+            best, least = s, loss
+        return replace(choice, strength=best)
 
     def lda_loss(self, c: Choice) -> float:
         """Mean log loss on the held-out folds, the settings as of :class:`~betz.decode.baselines.discrete.LDA`."""
