@@ -1,4 +1,4 @@
-"""The Wiener filter on real recordings: against the published floors, and tuned.
+"""The Wiener filter on real recordings: against the published floors where there are any, and tuned.
 
 Each session is cut chronologically: calibration on the first 80 %, R² per dimension on the last 20 %, decoded through
 the streaming path. ``floor`` has the settings of the floors (ten lags, no filter, trial edges ignored); ``tuned`` is
@@ -27,6 +27,7 @@ from _common import finish, need
 from betz.core import metrics
 from betz.core.config import config_hash
 from betz.core.session import Session
+from betz.data.derive import direction_vector, intended_direction
 from betz.data.importers import read
 
 APART = ("07-20", "09-12")
@@ -38,6 +39,15 @@ SPIKE = {
     "emg": ("emg_*",),
 }
 CONTDATA = {"position_velocity": ("hand_x", "hand_y", "hand_vx", "hand_vy")}
+CHEWIE = {
+    "hand_velocity": ("hand_vx", "hand_vy"),
+    "hand_position": ("hand_x", "hand_y"),
+    "force": ("force_x", "force_y"),
+}
+HAND = {"hand_velocity": ("hand_vx", "hand_vy")}
+BCI = {"intended_direction": ("intended_x", "intended_y")}
+"""From cursor to target, derived; only where the decoder moved the cursor."""
+DAD = ("chewie_20131219", "chewie_20131003", "mihi")
 SHORT = {
     "finger_vx": "vx",
     "finger_vy": "vy",
@@ -49,6 +59,10 @@ SHORT = {
     "hand_y": "py",
     "hand_vx": "vx",
     "hand_vy": "vy",
+    "force_x": "fx",
+    "force_y": "fy",
+    "intended_x": "dx",
+    "intended_y": "dy",
 }
 
 
@@ -57,18 +71,36 @@ def sessions(data: Path, *, quick: bool) -> Iterator[tuple[str, Path, dict[str, 
     indy = sorted((data / "indy").glob("*.npz"))
     spike = sorted((data / "limblab_spike_wf").glob("*.mat"))
     contdata = sorted((data / "umich_contdata95").glob("*.mat"))
-    if not indy + spike + contdata:
-        sys.exit(f"no recordings in {data}: it needs indy/*.npz, limblab_spike_wf/*.mat or umich_contdata95/*.mat")
+    chewie = sorted((data / "chewie_mihi").glob("*.npz"))
+    dad = [(path, name) for path in sorted((data / "chewie_mihi").glob("dad*.mat")) for name in DAD]
+    dcca = sorted((data / "dcca_monkeys").glob("*.mat"))
+    bci = sorted((data / "bci_cmu_pitt").glob("*.mat"))
+    if not indy + spike + contdata + chewie + dad + dcca + bci:
+        sys.exit(f"no recordings in {data}: it needs indy/*.npz, limblab_spike_wf/*.mat or another known folder")
     yield from (("indy", path, {}, INDY) for path in (indy[-3:] if quick else indy))
     yield from (("spike", path, {}, SPIKE) for path in (spike[-4:] if quick else spike))
     yield from (("contdata95", path, {"bin_ms": 100}, CONTDATA) for path in contdata)
+    yield from (("dad", path, {"session": name, "rates_to_counts": True}, HAND) for path, name in dad)
+    yield from (("dcca", path, {}, HAND) for path in dcca)
+    if not quick:
+        yield from (("chewie", path, {}, CHEWIE) for path in chewie)
+        yield from (("bci", path, {}, BCI) for path in bci)
+
+
+def prepared(path: Path, options: dict[str, Any], tasks: dict[str, tuple[str, ...]]) -> Session:
+    """The session, with intended direction derived where it is the task."""
+    session = read(path, **options)
+    if tasks is not BCI:
+        return session
+    if any(d.name == "target_direction" for d in session.dims):
+        return direction_vector(session, only_brain_control=True)
+    return intended_direction(session, only_brain_control=True)
 
 
 def floors_of(floors: dict[str, Any], name: str, session_id: str, task: str) -> list[float] | None:
     """The published floor of one session and task, if there is one."""
-    if name == "contdata95":
-        return floors.get(name, {}).get(task)
-    return floors.get(name, {}).get(session_id, {}).get(task)
+    found = floors.get(name, {})
+    return found.get(task) or found.get(session_id, {}).get(task)
 
 
 def names_of(session: Session, patterns: Sequence[str]) -> list[str]:
@@ -113,13 +145,14 @@ def run(data: Path, out: Path, *, quick: bool) -> list[dict[str, Any]]:
     done, rows = rows_of(out), []
     for name, path, options, tasks in sessions(data, quick=quick):
         session = None
+        session_id = "_".join([path.stem, *([str(options["session"])] if "session" in options else [])])
         for task, patterns in tasks.items():
             for setting in ("floor", "tuned", "tuned_restart"):
                 recipe = betz.Wiener.floor() if setting == "floor" else betz.Wiener()
                 size = path.stat().st_size
                 key = config_hash([path.name, size, task, setting, config_hash(recipe), options])
                 if key not in done:
-                    session = session or read(path, **options)
+                    session = session or prepared(path, options, tasks)
                     if setting == "tuned_restart" and not len(session.edges):
                         continue
                     names = names_of(session, patterns)
@@ -128,18 +161,18 @@ def run(data: Path, out: Path, *, quick: bool) -> list[dict[str, Any]]:
                     done[key] = {
                         "key": key,
                         "set": name,
-                        "session": path.stem,
+                        "session": session_id,
                         "task": task,
                         "setting": setting,
                         "dims": names,
                         "r2": r2,
-                        "floor": floors_of(floors, name, path.stem, task),
+                        "floor": floors_of(floors, name, session_id, task),
                         "calibrate_s": round(seconds, 3),
                     }
                     with out.open("a") as file:
                         file.write(json.dumps(done[key]) + "\n")
                 rows.append(done[key])
-        print(f"{name} {path.stem}", flush=True)
+        print(f"{name} {session_id}", flush=True)
     return rows
 
 
@@ -204,7 +237,7 @@ def main() -> None:
         "sessions": len({row["session"] for row in rows}),
         "calibrate_s": max(row["calibrate_s"] for row in rows),
     }
-    left_out = "all but the last 3 Indy and 4 Spike sessions" if arguments.quick else ""
+    left_out = "Chewie in 100 ms, BCI, all but the last 3 Indy and 4 Spike sessions" if arguments.quick else ""
     finish(result, started, quick=arguments.quick, left_out=left_out)
 
 

@@ -10,16 +10,34 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import betz
 from _common import finish
+from betz.core.session import BehaviorDim, Series, Session
 from betz.sim.population import Simulation, simulate
 from betz.testing import check_decoder
 
 BEHAVIOR = ("hand_vx", "hand_vy")
-RECIPES = {"wiener": betz.Wiener(), "wiener_floor": betz.Wiener.floor()}
+RECIPES = {
+    "wiener": betz.Wiener(),
+    "wiener_floor": betz.Wiener.floor(),
+    "kalman": betz.Kalman(),
+    "kalman_steady": betz.Kalman(gain="steady"),
+    "ole": betz.OLE(),
+    "lda": betz.LDA(),
+    "logistic": betz.Logistic(),
+}
+
+
+def with_movement(session: Session) -> Session:
+    """The session with a discrete behavior: whether the hand moves faster than usual."""
+    speed = np.linalg.norm(session.behavior_of(BEHAVIOR), axis=1)
+    fast = (speed > np.nanmedian(speed)).astype(float)[:, None]
+    dim = BehaviorDim("movement", "", "discrete", ("rest", "move"))
+    return session.with_behavior(Series(fast, (dim,), session.grid.origin_tick, session.grid.ticks_per_bin))
 
 
 def main() -> None:
@@ -30,10 +48,11 @@ def main() -> None:
     started, checks, worst = time.time(), 0, 0.0
     table = Table("decoder", "bin ms", "checks", "worst |streamed − offline| / sd")
     for bin_ms in (20.0,) if arguments.quick else (10.0, 20.0, 50.0, 100.0):
-        session = simulate(Simulation(minutes=2, bin_ms=bin_ms), seed=0).session
+        session = with_movement(simulate(Simulation(minutes=2, bin_ms=bin_ms), seed=0).session)
         for name, recipe in RECIPES.items():
             with tempfile.TemporaryDirectory() as folder:
-                recipe.calibrate(session, behavior=BEHAVIOR).save(Path(folder))
+                behavior = BEHAVIOR if recipe.decodes == ("continuous",) else ("movement",)
+                recipe.calibrate(session, behavior=behavior).save(Path(folder))
                 report = check_decoder(lambda folder=folder: betz.load(folder), signals_NC=session.signals[:2000])
             checks += len(report.checks)
             worst = max(worst, report.worst_offline_error)

@@ -24,7 +24,10 @@ _HOME = {
     "load": "betz.decode.decoder",
     "Wiener": "betz.decode.baselines.wiener",
     "Kalman": "betz.decode.baselines.kalman",
+    "RefitTraining": "betz.decode.baselines.refit",
     "OLE": "betz.decode.baselines.ole",
+    "LDA": "betz.decode.baselines.discrete",
+    "Logistic": "betz.decode.baselines.discrete",
     "GRU": "betz.decode.baselines.recurrent",
     "LSTM": "betz.decode.baselines.recurrent",
     "evaluate": "betz.evaluate.run",
@@ -43,10 +46,13 @@ if TYPE_CHECKING:
     from betz.data.arrays import from_arrays as from_arrays
     from betz.data.importers import read as read
     from betz.data.store import Store as Store
+    from betz.decode.baselines.discrete import LDA as LDA
+    from betz.decode.baselines.discrete import Logistic as Logistic
     from betz.decode.baselines.kalman import Kalman as Kalman
     from betz.decode.baselines.ole import OLE as OLE
     from betz.decode.baselines.recurrent import GRU as GRU
     from betz.decode.baselines.recurrent import LSTM as LSTM
+    from betz.decode.baselines.refit import RefitTraining as RefitTraining
     from betz.decode.baselines.wiener import Wiener as Wiener
     from betz.decode.decoder import load as load
     from betz.evaluate.replay import replay as replay

@@ -10,6 +10,7 @@ import pytest
 
 from betz.core.session import BehaviorDim, Channel, Series, Session
 from betz.core.timegrid import BinGrid
+from betz.decode.baselines.discrete import LDA, Logistic
 from betz.decode.baselines.kalman import Kalman
 from betz.decode.baselines.ole import OLE
 from betz.decode.baselines.recurrent import GRU, LSTM
@@ -46,6 +47,14 @@ def session(*, bin_ms: float, power: bool = False, minutes: float = 1.0) -> Sess
     )
 
 
+def with_movement(made: Session) -> Session:
+    """Three classes of movement, by the sign of one velocity."""
+    vx = made.behavior_of(["hand_vx"])
+    classes = np.where(np.abs(vx) < 0.3, 0.0, np.where(vx > 0, 2.0, 1.0))
+    dim = BehaviorDim("movement", "", "discrete", ("rest", "left", "right"))
+    return made.with_behavior(Series(classes, (dim,), 0, made.grid.ticks_per_bin))
+
+
 MAKERS: dict[str, Callable[[], Decoder]] = {
     "wiener floor 50 ms": lambda: Wiener.floor().calibrate(session(bin_ms=50), behavior=["hand_vx", "hand_vy"]),
     "wiener 20 ms": lambda: Wiener().calibrate(session(bin_ms=20), behavior=["hand_vx", "hand_x", "hand_vy"]),
@@ -53,7 +62,14 @@ MAKERS: dict[str, Callable[[], Decoder]] = {
         session(bin_ms=100, minutes=2), behavior=["hand_vx", "hand_vy"]
     ),
     "kalman 50 ms": lambda: Kalman().calibrate(session(bin_ms=50, minutes=2), behavior=["hand_vx", "hand_vy"]),
+    "kalman 20 ms": lambda: Kalman().calibrate(session(bin_ms=20), behavior=["hand_vx", "hand_x", "hand_vy"]),
+    "kalman with power, steady": lambda: Kalman(gain="steady", transforms=("sqrt",)).calibrate(
+        session(bin_ms=10, power=True), behavior=["hand_vx", "hand_vy"]
+    ),
+    "kalman 100 ms": lambda: Kalman(state="asked").calibrate(session(bin_ms=100, minutes=2), behavior=["hand_vx"]),
     "optimal linear estimator": lambda: OLE().calibrate(session(bin_ms=50, minutes=2), behavior=["hand_vx", "hand_vy"]),
+    "lda": lambda: LDA().calibrate(with_movement(session(bin_ms=50)), behavior=["movement"]),
+    "logistic": lambda: Logistic().calibrate(with_movement(session(bin_ms=64)), behavior=["movement"]),
     "wiener with power": lambda: Wiener(span_ms=(300,)).calibrate(
         session(bin_ms=64, power=True), behavior=["hand_vx", "hand_vy"]
     ),

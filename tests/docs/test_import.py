@@ -61,7 +61,8 @@ def test_the_howto_page_names_every_option() -> None:
 def test_the_reference_names_every_key_and_no_other() -> None:
     text = REFERENCE.read_text()
     parts = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
-    classes = ("Mapping", "SignalsMapping", "TimeMapping", "BehaviorMapping", "TrialMapping")
+    classes = ("Mapping", "SignalsMapping", "SpikesMapping", "TimeMapping", "BehaviorMapping", "TrialMapping",
+               "ControlMapping", "PerturbationMapping", "SessionMapping")  # fmt: skip
     assert len(parts) == len(classes)
     for part, name in zip(parts, classes, strict=True):
         rows = re.findall(r"^\| (`[^|]*`) \|", part, flags=re.MULTILINE)

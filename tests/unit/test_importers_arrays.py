@@ -537,7 +537,7 @@ def test_mapping_files_in_toml_and_json(tmp_path: Path) -> None:
             (tmp_path / name).write_text(content)
         with pytest.raises(ConfigError, match=error):
             betz.read(tmp_path / "a.npz", mapping=tmp_path / name)
-    with pytest.raises(ConfigError, match=r"no mapping named 'indy'. Remedy: use one of contdata95, indy64"):
+    with pytest.raises(ConfigError, match=r"no mapping named 'indy'. Remedy: use one of bci_redundancy, .*, indy64"):
         load_mapping("indy")
 
 

@@ -19,10 +19,12 @@ import scipy.io
 import betz
 from betz.core.errors import BetzError
 from betz.data.importers import FileError, ImportedFile, import_files
+from betz.data.importers.example import example_mapping
 from betz.data.importers.files import open_arrays, session_id
-from betz.data.importers.mapping import example_mapping, load_mapping
+from betz.data.importers.mapping import load_mapping
 from betz.data.importers.mat5 import load, walk
 from betz.data.store import Store
+from tests.unit import layout_files as layouts
 from tests.unit import recording_files as files
 from tests.unit.recording_files import BINS, CSV_LAYOUT, LAYOUT
 
@@ -76,8 +78,8 @@ def test_variables_are_listed_from_headers(tmp_path: Path) -> None:
         ("a.nev", b"NEURALEV", r"a.nev: files of type '.nev' are not known. Remedy: import .npz, .mat, .csv files"),
         ("a", b"x", r"files of type '\(none\)' are not known"),
         ("a.npz", b"", r"a.npz: it is empty \(0 bytes\). Remedy: copy it again"),
-        ("a.mat", b"MATLAB 7.3 MAT-file" + bytes(600), "is a MATLAB 7.3 file .HDF5., which is not read.*'-v7'"),
-        ("a.mat", b"\x89HDF\r\n" + bytes(600), "is a MATLAB 7.3 file"),
+        ("a.mat", b"MATLAB 7.3 MAT-file" + bytes(600), "no .mat file .ValueError: it does not start like a MATLAB 5"),
+        ("a.mat", b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n\x1a\n" + bytes(600), "no .mat file .OSError"),
         ("a.mat", b"hello" * 100, "no .mat file .ValueError: it does not start like a MATLAB 5 file"),
         ("a.npz", b"hello" * 100, "no .npz file .BadZipFile"),
         ("a.csv", b"\xff\xfe\x00a,b\n1,2\n", "no .csv file .UnicodeDecodeError"),
@@ -323,6 +325,33 @@ def test_damage_never_ends_in_anything_but_our_own_errors(suffix: str, tmp_path:
     errors = [file.error for file in outcomes if file.error is not None]
     assert len(errors) >= 10
     assert all(isinstance(error, BetzError) and str(error) for error in errors)
+    for id_ in store.ids:  # what was kept is whole
+        store.verify(id_)
+
+
+LAYOUTS: dict[str, tuple[Callable[[Path], Path], dict[str, Any]]] = {
+    "chewie.npz": (layouts.chewie, {}),
+    "dcca.mat": (layouts.dcca, {}),
+    "redundancy.mat": (layouts.redundancy, {}),
+    "stabilized.mat": (layouts.stabilized, {}),
+    "joystick.mat": (layouts.joystick, {}),
+    "dad.mat": (layouts.dad, {"rates_to_counts": True}),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_damage_of_the_public_layouts(name: str, tmp_path: Path) -> None:
+    make, options = LAYOUTS[name]
+    path = make(tmp_path / name)
+    whole, store = path.read_bytes(), Store(tmp_path / "store", create=True)
+    assert import_files([path], store, options=options).skipped == {}
+    outcomes: list[ImportedFile] = []
+    for seed in range(32):
+        path.write_bytes(damaged(whole, seed))
+        outcomes += import_files([path], store, options=options, replace=True).files
+    errors = [file.error for file in outcomes if file.error is not None]
+    assert len(errors) >= 10
+    assert all(isinstance(error, BetzError) and str(error) and "\n" not in str(error) for error in errors)
     for id_ in store.ids:  # what was kept is whole
         store.verify(id_)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import r2_score
+from sklearn.metrics import balanced_accuracy_score, r2_score
 
 from betz.core import metrics
 from betz.core.errors import DataError
@@ -72,3 +72,66 @@ def test_nan_is_never_dropped_in_silence() -> None:
         metrics.r2(TRUTH, GUESS[:10])
     with pytest.raises(DataError, match="1 bins cannot be scored"):
         metrics.r2(TRUTH[:1], GUESS[:1])
+
+
+# ---- discrete behavior
+
+
+def test_balanced_accuracy_equals_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    y, p = rng.choice(4, 500, p=[0.7, 0.1, 0.1, 0.1]), rng.integers(0, 4, 500)
+    p[:200] = y[:200]
+    assert metrics.balanced_accuracy(y, p) == pytest.approx(balanced_accuracy_score(y, p), abs=1e-12)
+    lost = rng.random(500) < 0.2
+    y[lost[::-1]], p[lost] = -1, -1
+    keep = (y != -1) & (p != -1)
+    assert metrics.balanced_accuracy(y, p) == pytest.approx(balanced_accuracy_score(y[keep], p[keep]), abs=1e-12)
+
+
+def test_balanced_accuracy_by_hand() -> None:
+    """Class 0 is found in 3 of 4 bins, class 2 in 1 of 2; class 1 does not occur."""
+    y = np.array([0, 0, 0, 0, 2, 2])
+    p = np.array([0, 0, 0, 1, 2, 0])
+    assert metrics.balanced_accuracy(y, p) == pytest.approx((3 / 4 + 1 / 2) / 2)
+
+
+#                 0  1  2  3  4  5  6  7  8  9 10 11 12 13 14 15 16 17 18 19
+CLICK = np.array([0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0])
+FOUND = np.array([0, 1, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 1, 1, 0, 1])
+
+
+def test_false_positives_by_hand() -> None:
+    """Predicted events: 1, 5–6 (true), 9–10 (true), 16–17, 19: three false ones in 14 quiet bins of half a second."""
+    rate = metrics.false_positives_per_min(CLICK, FOUND, event=1, bin_s=0.5)
+    assert rate == pytest.approx(3 / (14 * 0.5 / 60))
+    y = CLICK.copy()
+    y[16] = y[0] = -1  # the event at 16–17 now begins at 17, and two bins are no time
+    assert metrics.false_positives_per_min(y, FOUND, event=1, bin_s=0.5) == pytest.approx(3 / (12 * 0.5 / 60))
+    y[17] = -1
+    assert metrics.false_positives_per_min(y, FOUND, event=1, bin_s=0.5) == pytest.approx(2 / (11 * 0.5 / 60))
+    assert np.isnan(metrics.false_positives_per_min(np.ones(3, int), np.zeros(3, int), event=1, bin_s=1))
+
+
+def test_onset_delays_by_hand() -> None:
+    """Event 3–5 is found in its third bin, 10–11 in its first (and foretold at 9), 14 is missed."""
+    found = metrics.onset_delays_ms(CLICK, FOUND, event=1, bin_s=0.05)
+    assert np.array_equal(found, [100, 0, np.nan], equal_nan=True)
+    y = CLICK.copy()
+    y[9] = -1
+    assert np.array_equal(metrics.onset_delays_ms(y, FOUND, event=1, bin_s=0.05), [100, np.nan], equal_nan=True)
+    assert np.array_equal(
+        metrics.onset_delays_ms(CLICK[3:], FOUND[3:], event=1, bin_s=0.05), [0, np.nan], equal_nan=True
+    )
+    lost = FOUND.copy()
+    lost[5] = -1  # cuts the event: what comes after has no known start
+    assert np.isnan(metrics.onset_delays_ms(CLICK, lost, event=1, bin_s=0.05)[0])
+    assert len(metrics.onset_delays_ms(np.zeros(5, int), np.ones(5, int), event=1, bin_s=1)) == 0
+
+
+def test_classes_must_be_integers_of_all_bins() -> None:
+    with pytest.raises(DataError, match=r"must both be \(bins,\) signed integers"):
+        metrics.balanced_accuracy(np.zeros(5), np.zeros(5, int))
+    with pytest.raises(DataError, match=r"must both be \(bins,\) signed integers"):
+        metrics.false_positives_per_min(np.zeros(5, int), np.zeros(4, int), event=1, bin_s=1)
+    with pytest.raises(DataError, match="no bin can be scored"):
+        metrics.balanced_accuracy(np.full(3, -1), np.zeros(3, int))

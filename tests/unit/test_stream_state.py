@@ -97,6 +97,19 @@ def test_rows_with_lost_bins_of_different_lengths_are_independent() -> None:
             assert (found - alone).abs().max() < 1e-11
 
 
+def test_padding_sees_something() -> None:
+    """What attention gives for a query that sees nothing is NaN or 0, as the kernel likes."""
+    model = lively(TINY)
+    state = model.open_state(3, max_push_bins=2)
+    state.freeze(np.array([2]))
+    batch = batch_of(TINY, window(2), window(1, channels=(8,)), window(2))
+    state.begin(on_device(batch, "cpu"))
+    seen = state._mask_B1TS[:, 0]
+    assert seen.any(-1).all()
+    real = torch.from_numpy(batch.real_BT) & torch.tensor([True, True, False])[:, None]
+    assert torch.equal(seen[..., -1], ~real), "and nothing real sees what padding wrote"
+
+
 def brute_force(model: Transformer, whole: Window) -> Tensor:
     """The backbone token by token, written anew: what a token sees is a list, rotation is a complex product."""
     config = model.config

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Recordings: .npz, .mat (MATLAB 5 to 7.2) or .csv.")],
+    files: Annotated[list[Path], typer.Argument(help="Recordings: .npz, .mat (MATLAB 5 to 7.3) or .csv.")],
     store: Annotated[Path | None, typer.Option(help="Folder of the store; it is made if it is not there.")] = None,
     mapping: Annotated[
         str | None, typer.Option(help="What the variables mean: a .toml or .json file, or the name of a known layout.")
@@ -39,10 +39,16 @@ def command(
     mask_silence: Annotated[
         bool, typer.Option("--mask-silence", help="Mark stretches without any spike as not valid.")
     ] = False,
+    rates_to_counts: Annotated[
+        bool, typer.Option("--rates-to-counts", help="The signals are rates in Hz: turn them back to counts.")
+    ] = False,
+    sort_spikes: Annotated[
+        bool, typer.Option("--sort-spikes", help="Sort spike times that are not in ascending order.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace sessions of the same name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Import recordings into a store, one session a file, each written whole or not at all.
+    """Import recordings into a store, all sessions of each file, each written whole or not at all.
 
     What is doubtful in a file is noted; what would have to be guessed is refused until an option says what to do. A
     file that cannot be imported does not stop the others; the exit code is then 1.
@@ -72,6 +78,8 @@ def command(
             "trim_to_shortest": trim_to_shortest,
             "drop_idle_tail": drop_idle_tail,
             "mask_silence": mask_silence,
+            "rates_to_counts": rates_to_counts,
+            "sort_spikes": sort_spikes,
         }
     )
     if mapping is not None:
@@ -137,7 +145,9 @@ class _Progress:
 
 
 def _summary(report: ImportReport, store: Path) -> str:
-    lines = [f"{len(report.kept)} of {len(report.files)} files imported into {store}"]
+    several = len({file.path for file in report.files}) < len(report.files)
+    things = "sessions" if several else "files"
+    lines = [f"{len(report.kept)} of {len(report.files)} {things} imported into {store}"]
     for what, counts in (("not imported", report.skipped), ("left out inside the files", report.left_out)):
         if counts:
             lines.append(f"{what}: {', '.join(f'{number} × {reason}' for reason, number in counts.items())}")
@@ -168,8 +178,8 @@ def _write_mapping(files: list[Path], out: Path) -> None:
     """Write a mapping to edit for a file: that of its known layout, or a guess from its variables."""
     from betz.core.errors import ConfigError
     from betz.data.importers import FileError, is_binned
+    from betz.data.importers.example import example_mapping
     from betz.data.importers.files import open_arrays
-    from betz.data.importers.mapping import example_mapping
 
     if len(files) != 1:
         raise ConfigError(f"a mapping is written for one file, not {len(files)}.", remedy="name one of them")

@@ -1,7 +1,8 @@
-"""How good a decode is: R², correlation, angular error, and block-bootstrap intervals.
+"""How good a decode is: R², correlation, angular error, block-bootstrap intervals; and scores of discrete behavior.
 
 Arrays are (N, K): bins by dimensions, truth first. Bins with a NaN in the truth or the prediction must be left out
-before (see :func:`scored`); a metric never drops anything by itself.
+before (see :func:`scored`); a metric never drops anything by itself. Scores of classes take (N,) integers, of all bins
+in time: −1 marks a bin that cannot be scored, since leaving it out would join what was apart.
 """
 
 from __future__ import annotations
@@ -141,3 +142,87 @@ def block_bootstrap(
     tail = (1 - level) / 2
     low, high = np.quantile(values, (tail, 1 - tail))
     return float(low), float(high)
+
+
+# ---- discrete behavior
+
+Classes = NDArray[np.int64]
+UNKNOWN = -1
+"""In the place of a class: the bin is not labelled, or has no valid prediction."""
+
+
+def balanced_accuracy(truth_N: Classes, predicted_N: Classes) -> float:
+    """Mean, over the classes that occur in the truth, of the share of their bins in which they are predicted.
+
+    Chance is 1 / (number of these classes), however rare some are. Equals ``sklearn.metrics.balanced_accuracy_score``
+    over the bins that are not :data:`UNKNOWN` in either.
+
+    >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]))
+    0.8333333333333333
+    """
+    y, p = _both_known(truth_N, predicted_N)
+    y, p = y[y != UNKNOWN], p[y != UNKNOWN]
+    if not len(y):
+        raise DataError("no bin can be scored.", where="metrics", remedy="score a part with labels")
+    return float(np.mean([(p[y == c] == c).mean() for c in np.unique(y)]))
+
+
+def runs(classes_N: Classes, wanted: int) -> list[tuple[int, int]]:
+    """(first bin, end bin) of each longest stretch of bins of one class: its events.
+
+    >>> runs(np.array([1, 0, 1, 1, -1, 1]), 1)
+    [(0, 1), (2, 4), (5, 6)]
+    """
+    edge = np.diff(np.concatenate(([0], (classes_N == wanted).astype(np.int8), [0])))
+    return list(zip(np.flatnonzero(edge == 1).tolist(), np.flatnonzero(edge == -1).tolist(), strict=True))
+
+
+def false_positives_per_min(truth_N: Classes, predicted_N: Classes, *, event: int, bin_s: float) -> float:
+    """Predicted events that share no bin with a true one, per minute of bins in which there is truly no event.
+
+    Args:
+        truth_N, predicted_N: classes; bins that are :data:`UNKNOWN` in either end an event and are no time.
+        event: the class whose runs are events.
+        bin_s: bin width in seconds.
+
+    Returns:
+        The rate; NaN if there is truly an event in every bin that is known.
+    """
+    y, p = _both_known(truth_N, predicted_N)
+    quiet = int(((y != event) & (y != UNKNOWN)).sum())
+    false = sum(not (y[start:stop] == event).any() for start, stop in runs(p, event))
+    return false / (quiet * bin_s / 60) if quiet else float("nan")
+
+
+def onset_delays_ms(truth_N: Classes, predicted_N: Classes, *, event: int, bin_s: float) -> Float:
+    """(M,) from the start of a true event to the first bin inside it that is predicted as one.
+
+    Events that follow an :data:`UNKNOWN` bin or begin with the first bin have no known start and are left out. An event
+    that is already predicted in its first bin has a delay of 0, also where the prediction came earlier. A prediction is
+    there when its bin ends, so what a user waits is a bin longer.
+
+    Args:
+        truth_N, predicted_N, event, bin_s: as of :func:`false_positives_per_min`.
+
+    Returns:
+        Milliseconds, in order; NaN for an event that is missed.
+    """
+    y, p = _both_known(truth_N, predicted_N)
+    delays = []
+    for start, stop in runs(y, event):
+        if start and y[start - 1] != UNKNOWN:
+            hit = np.flatnonzero(p[start:stop] == event)
+            delays.append(hit[0] * bin_s * 1000 if hit.size else np.nan)
+    return np.asarray(delays, dtype=np.float64)
+
+
+def _both_known(truth_N: Classes, predicted_N: Classes) -> tuple[Classes, Classes]:
+    """Both, with UNKNOWN wherever one of them is."""
+    y, p = np.asarray(truth_N), np.asarray(predicted_N)
+    if y.shape != p.shape or y.ndim != 1 or y.dtype.kind != "i" or p.dtype.kind != "i":
+        raise DataError(
+            f"truth {y.dtype} {y.shape} and prediction {p.dtype} {p.shape} must both be (bins,) signed integers.",
+            where="metrics",
+        )
+    lost = (y == UNKNOWN) | (p == UNKNOWN)
+    return np.where(lost, UNKNOWN, y), np.where(lost, UNKNOWN, p)

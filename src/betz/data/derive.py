@@ -30,6 +30,8 @@ from betz.data.derivation import (
     ticks_of,
     together,
 )
+from betz.data.directions import direction_vector as direction_vector
+from betz.data.directions import intended_direction as intended_direction
 from betz.data.filters import Filter
 
 _RATE_OF = {"x": "vx", "y": "vy", "z": "vz", "vx": "ax", "vy": "ay", "vz": "az"}

@@ -90,7 +90,10 @@ class Decoder(Protocol):
 
 
 class Recipe(Protocol):
-    """What becomes a decoder by calibration: ``Wiener()``, a loaded generalist, …"""
+    """What becomes a decoder by calibration: ``Wiener()``, a loaded generalist, …
+
+    An attribute ``decodes``, ``("continuous",)`` or ``("discrete",)``, says that it takes such behavior only.
+    """
 
     def calibrate(
         self,

@@ -111,4 +111,5 @@ def counting(channels: Sequence[Channel]) -> NDArray[np.bool_]:
 
 def square_root(signals: Array, counting_C: NDArray[np.bool_]) -> Float:
     """Square roots of counts, whose variance then hardly depends on the rate (Anscombe 1948); power as it is."""
-    return np.asarray(np.sqrt(signals, where=counting_C, out=signals.astype(np.float64)))
+    values = signals.astype(np.float64)  # before the root: that of uint8 is computed in half precision
+    return np.asarray(np.sqrt(values, where=counting_C, out=values))

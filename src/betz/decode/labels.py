@@ -39,9 +39,15 @@ def continuous_labels(session: Session, dims: tuple[BehaviorDim, ...], *, recipe
         raise ConfigError(
             f"it decodes continuous behavior only, not {', '.join(discrete)}.",
             where=f"{recipe}.calibrate",
-            remedy="leave it out",
+            remedy="decode discrete behavior with betz.LDA() or betz.Logistic()",
         )
     y_NK = session.behavior_of([d.name for d in dims])
+    check_varying(session, dims, y_NK)
+    return y_NK, session.segments
+
+
+def check_varying(session: Session, dims: Sequence[BehaviorDim], y_NK: Float) -> None:
+    """Raise :class:`DataError` if too few bins are labelled, or a dimension is constant in those that are."""
     labelled_N = labelled_bins(session, dims, y_NK)
     constant = [d.name for k, d in enumerate(dims) if np.ptp(y_NK[labelled_N, k]) == 0]
     if constant:
@@ -50,7 +56,6 @@ def continuous_labels(session: Session, dims: tuple[BehaviorDim, ...], *, recipe
             where=_where(session),
             remedy="leave it out, or calibrate on more minutes",
         )
-    return y_NK, session.segments
 
 
 def discrete_labels(session: Session, dims: tuple[BehaviorDim, ...], *, recipe: str) -> Float:

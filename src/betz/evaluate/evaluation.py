@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from betz.core.prediction import Prediction
 from betz.core.session import BehaviorDim, Session
 from betz.core.timegrid import Ticks
 from betz.decode.decoder import Decoder
+from betz.evaluate.classes import BALANCED_ACCURACY, R2, most_probable
 from betz.evaluate.replay import timed_replay
 from betz.evaluate.results import content_hash
 from betz.evaluate.score import Float, Mask, Scores, score, settled
@@ -34,7 +35,8 @@ class Evaluation:
         bin_ms: bin width.
         time_s: (N,) start of each bin on the recording clock.
         dims: the K dimensions.
-        truth_NK, predicted_NK: in the session's units; NaN where unknown or lost.
+        truth_NK, predicted_NK: in the session's units, of discrete dimensions the index of the (most probable) class;
+            NaN where unknown or lost.
         test_N: (N,) bins of the test part (the others are warm-up).
         scored_N: (N,) bins that were scored.
         scores: the numbers.
@@ -81,6 +83,10 @@ class Evaluation:
             "unlabelled": bins.unlabelled,
         }
         low, high = self.scores.interval or (float("nan"), float("nan"))
+        if self.scores.classes is not None:
+            single = [{"dimension": name, "unit": "", **asdict(of)} for name, of in self.scores.classes.items()]
+            all_ = {"dimension": "all", "unit": "", "balanced_accuracy": self.scores.headline}
+            return [common | row for row in (all_, *single)]
         all_ = {"dimension": "all", "unit": "", "r2": self.r2, "r2_low": low, "r2_high": high}
         single = [
             {"dimension": dim.name, "unit": dim.unit, "r2": float(r2), "correlation": float(correlation)}
@@ -98,11 +104,12 @@ class Evaluation:
         return self.summary()
 
     def summary(self) -> str:
-        """One line: R² with its interval, dimensions, bins, and the time of a push."""
+        """One line: R² with its interval or balanced accuracy, dimensions, bins, and the time of a push."""
         interval = "" if self.scores.interval is None else " (95 %: {:.2f} … {:.2f})".format(*self.scores.interval)
         bins, names = self.scores.bins, ", ".join(d.name for d in self.dims)
+        measure = R2 if self.scores.classes is None else BALANCED_ACCURACY
         return (
-            f"{self.decoder} on {self.session}: R² {self.r2:.3f}{interval} over {names}; "
+            f"{self.decoder} on {self.session}: {measure} {self.scores.headline:.3f}{interval} over {names}; "
             f"{bins.scored:,} bins scored, {bins.lost:,} lost, {bins.unlabelled:,} unlabelled; "
             f"a push took {self.push_ms[0]:.3f} ms (p99 {self.push_ms[1]:.3f} ms)"
         )
@@ -121,7 +128,8 @@ def evaluate(
 
     Raises:
         StreamError: the session does not fit the decoder.
-        DataError: a dimension is unknown, discrete or of another unit, or no bin can be scored.
+        DataError: a dimension is unknown or of another unit, discrete and continuous ones are to be scored together,
+            or no bin can be scored.
     """
     names = [d.name for d in decoder.behavior] if behavior is None else list(behavior)
     check_dims(decoder, session, names)
@@ -131,21 +139,36 @@ def evaluate(
 
 
 def check_dims(decoder: Decoder, session: Session, names: Sequence[str]) -> None:
-    """Raise :class:`DataError` unless decoder and session both have these continuous dimensions in the same units."""
+    """Raise :class:`DataError` unless decoder and session both have these dimensions, in the same units and classes.
+
+    They must all be continuous, or all discrete.
+    """
     units = {d.name: d.unit for d in decoder.behavior}
-    for dim in session.dims_of(names):
-        where = f"session {session.id}"
+    classes = {d.name: d.classes for d in decoder.behavior}
+    dims, where = session.dims_of(names), f"session {session.id}"
+    for dim in dims:
         if dim.name not in units:
             has = ", ".join(units)
             raise DataError(f"the decoder does not decode {dim.name!r}.", where=where, remedy=f"it decodes {has}")
-        if dim.kind == "discrete":
-            raise DataError(f"{dim.name!r} is discrete; only continuous behavior is scored.", where=where)
+        if classes[dim.name] != dim.classes:
+            raise DataError(
+                f"{dim.name!r} has the classes {list(dim.classes)} here, the decoder {list(classes[dim.name])}.",
+                where=where,
+                remedy="score it on behavior with the classes it was calibrated with",
+            )
         if units[dim.name] != dim.unit:
             raise DataError(
                 f"{dim.name!r} is in {dim.unit!r} here, but the decoder gives {units[dim.name]!r}.",
                 where=where,
                 remedy="score it on behavior in the unit it was calibrated with",
             )
+    kinds = {dim.kind: dim.name for dim in dims}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{kinds['continuous']!r} is continuous and {kinds['discrete']!r} discrete: they have no common score.",
+            where=where,
+            remedy="score them apart, as behavior=[…] or as tasks of their own",
+        )
 
 
 def evaluation_of(
@@ -172,13 +195,16 @@ def evaluation_of(
         scale: (K,) units of measure in which errors and variances are counted.
         draws: bootstrap samples of the interval; 0 = none.
     """
-    at = columns_of(decoder.behavior)
-    truth_NK, predicted_NK = session.behavior_of(names), prediction.values[0][:, [at[n] for n in names]]
+    dims, at = session.dims_of(names), columns_of(decoder.behavior)
+    truth_NK = session.behavior_of(names)
+    if dims[0].kind == "discrete":
+        predicted_NK = most_probable(prediction.values[0], decoder.behavior, names)
+    else:
+        predicted_NK = prediction.values[0][:, [at[n] for n in names]]
     test_N = np.arange(session.num_bins) >= first_test_bin
     edges = session.edges if edges is None else edges
     low, high = session.span
     inside = edges[(edges >= low) & (edges < high)]
-    dims = session.dims_of(names)
     scores, scored_N = score(
         truth_NK,
         predicted_NK,

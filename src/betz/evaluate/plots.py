@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from betz.core.errors import require
+from betz.evaluate.classes import headline, measure
 from betz.evaluate.evaluation import Evaluation
 from betz.evaluate.results import Column, Row, per_session
 
@@ -67,13 +68,14 @@ def style() -> Any:
 
 
 def curve(columns: Sequence[Column], rows: Sequence[Row]) -> Picture | None:
-    """R² against minutes of calibration of one task; None where there is a single amount."""
+    """The score against minutes of calibration of one task; None where there is a single amount."""
     calibrated = [c for c in columns if c.minutes > 0 and c.sessions]
     minutes = sorted({c.minutes for c in calibrated})
     if len(minutes) < 2:
         return None
     decoders = list(dict.fromkeys(c.decoder for c in columns))
     several = len({c.edges for c in calibrated}) > 1
+    shown = calibrated[0].measure
     with style():
         figure, (axes,) = new_figure(7.2, 3.5)
         for (decoder, edges), line in _lines(calibrated).items():
@@ -90,7 +92,7 @@ def curve(columns: Sequence[Column], rows: Sequence[Row]) -> Picture | None:
             short = [i for i, c in enumerate(line) if c.short]
             axes.plot(x[short], y[short], linestyle="", markersize=5.5, zorder=5, **look | {"markerfacecolor": "white"})
         _minutes_axis(axes, sorted({round(c.minutes_used, 1) if c.short else c.minutes for c in calibrated}))
-        axes.set_ylabel("R² on the test part")
+        axes.set_ylabel(f"{shown} on the test part")
         axes.axhline(0, color="#777777", lw=0.8)
         low = min(c.mean - (c.sd or 0) for c in calibrated)
         axes.set_ylim(max(-0.5, min(0.0, low - 0.05)), 1)
@@ -100,20 +102,21 @@ def curve(columns: Sequence[Column], rows: Sequence[Row]) -> Picture | None:
             for (d, e), line in _lines(calibrated).items()
         ]
         single = all(c.sessions == 1 for c in calibrated)
-        caption = "R² against the minutes of calibration that there were: "
+        caption = f"{shown} against the minutes of calibration that there were: ".capitalize()
         caption += "one session" if single else "mean over sessions"
         caption += ", bars: standard deviation over sessions" if any(c.sd is not None for c in calibrated) else ""
         caption += "" if several or single else "; small dots: single sessions"
         caption += (
             ". Open markers: less than 90 % of the minutes asked for." if any(c.short for c in calibrated) else "."
         )
-        return as_picture(figure, "Line plot of R² against minutes of calibration. " + "; ".join(ends) + ".", caption)
+        alt = f"Line plot of {shown} against minutes of calibration. {'; '.join(ends)}."
+        return as_picture(figure, alt, caption)
 
 
 def _dots(axes: Any, rows: Sequence[Row], decoder: str, edges: str, color: str, shift: float) -> None:
     cells = [r for r in rows if r["decoder"] == decoder and r["edges"] == edges and not r.get("error")]
     x = np.array([r["minutes_used"] for r in cells])
-    axes.plot(x * shift, [r["r2"] for r in cells], "o", color=color, alpha=0.35, markersize=3.5, markeredgewidth=0)
+    axes.plot(x * shift, [headline(r) for r in cells], "o", color=color, alpha=0.35, markersize=3.5, markeredgewidth=0)
 
 
 def _lines(columns: Sequence[Column]) -> dict[tuple[str, str], list[Column]]:
@@ -139,7 +142,7 @@ def _minutes_axis(axes: Any, ticks: Sequence[float]) -> None:
 
 
 def sessions(rows: Sequence[Row], decoders: Sequence[str]) -> Picture | None:
-    """R² of every session, one dot a decoder, for rows of one task, edges mode and amount; None for one session."""
+    """The score of every session, a dot a decoder, of one task, edges mode and amount; None for one session."""
     by_session = per_session([r for r in rows if not r.get("error")])
     if len(by_session) < 2:
         return None
@@ -147,19 +150,20 @@ def sessions(rows: Sequence[Row], decoders: Sequence[str]) -> Picture | None:
         figure, (axes,) = new_figure(7.2, 0.75 + 0.22 * len(by_session))
         names = list(by_session)
         for at, decoder in enumerate(decoders):
-            means = [np.mean([r["r2"] for r in by_session[n] if r["decoder"] == decoder] or [np.nan]) for n in names]
+            mine = [[headline(r) for r in by_session[n] if r["decoder"] == decoder] for n in names]
+            means = [np.mean(found or [np.nan]) for found in mine]
             look = {"color": COLORS[at % len(COLORS)], "marker": MARKERS[at % len(MARKERS)]}
             axes.plot(means, range(len(names)), linestyle="", markersize=6, label=decoder, alpha=0.9, **look)
         axes.set_yticks(range(len(names)), labels=names)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.axvline(0, color="#777777", lw=0.8)
         axes.set_xlim(max(-0.5, min(0.0, axes.get_xlim()[0])), 1)
-        axes.set_xlabel("R² on the test part")
+        shown = measure(rows[0])
+        axes.set_xlabel(f"{shown} on the test part")
         if len(decoders) > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(decoders))
-        return as_picture(
-            figure, "Dot plot of the R² of each session; the numbers are in the table below.", "R² of each session."
-        )
+        alt = f"Dot plot of the {shown} of each session; the numbers are in the table below."
+        return as_picture(figure, alt, f"{shown} of each session.".capitalize())
 
 
 def traces(evaluation: Evaluation) -> Picture:

@@ -13,6 +13,7 @@ from betz.core.config import config_hash
 from betz.core.errors import DataError, require
 from betz.core.session import BehaviorDim
 from betz.evaluate import plots, verdict
+from betz.evaluate.classes import headline, is_continuous
 from betz.evaluate.evaluation import Evaluation
 from betz.evaluate.results import Column, Row, environment, per_session, table, write_whole
 
@@ -93,6 +94,7 @@ def _tasks(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "speed": _speed(good),
                 "minutes": max(c.minutes for c in top),
                 "edges": EDGES[top[0].edges],
+                "measure": top[0].measure,
                 "several_edges": len({c.edges for c in mine}) > 1,
                 "percentile_unit": good[0]["percentile_unit"],
             }
@@ -147,7 +149,8 @@ def _grid(columns: Sequence[Column]) -> dict[str, Any]:
 
 
 def _dimensions(rows: Sequence[Row], top: Sequence[Column]) -> dict[str, Any]:
-    """R² and correlation of each dimension by decoder, mean and standard deviation over sessions."""
+    """The numbers of each dimension by decoder, mean and standard deviation over sessions."""
+    numbers = CONTINUOUS if is_continuous(rows[0]) else DISCRETE
     decoders = list(dict.fromkeys(c.decoder for c in top if c.edges == top[0].edges))
     names = {name: unit for r in rows for name, unit in zip(r["dims"], r["units"], strict=True)}
     body = []
@@ -155,21 +158,38 @@ def _dimensions(rows: Sequence[Row], top: Sequence[Column]) -> dict[str, Any]:
         cells = []
         for decoder in decoders:
             mine = [r for r in rows if r["decoder"] == decoder]
-            cells.append({"r2": _over(mine, "r2_dims", name), "rho": _over(mine, "correlation", name)})
+            cells += [_over(mine, field, name) for field in numbers]
         body.append({"name": name, "unit": unit, "cells": cells})
     groups = sorted({group for r in rows for group in r["angle_deg"]})
     angles = [
         {"name": group, "cells": [_over([r for r in rows if r["decoder"] == d], "angle_deg", group) for d in decoders]}
         for group in groups
     ]
-    return {"decoders": decoders, "body": body, "left_out": max(len(names) - MAX_DIMS, 0), "angles": angles}
+    return {
+        "decoders": decoders,
+        "heads": list(numbers.values()),
+        "body": body,
+        "left_out": max(len(names) - MAX_DIMS, 0),
+        "angles": angles,
+    }
+
+
+CONTINUOUS = {"r2_dims": "R²", "correlation": "ρ"}
+DISCRETE = {
+    "balanced_accuracy_dims": "balanced accuracy",
+    "false_positives_per_min": "false events a minute",
+    "onset_delay_ms": "delay, ms",
+    "found": "events found",
+    "events": "of",
+}
+"""Fields of a row with a number a dimension, and their column's head."""
 
 
 def _over(rows: Sequence[Row], number: str, name: str | None = None) -> dict[str, Any]:
     """Mean, standard deviation and count over sessions of seed means; what is not defined is not counted."""
     values = []
     for found in per_session(rows).values():
-        known = [v for r in found if (v := r[number] if name is None else r[number].get(name)) is not None]
+        known = [v for r in found if (v := _value(r, number, name)) is not None]
         if known:
             values.append(mean(known))
     return {
@@ -179,12 +199,18 @@ def _over(rows: Sequence[Row], number: str, name: str | None = None) -> dict[str
     }
 
 
+def _value(row: Row, number: str, name: str | None) -> float | None:
+    if number == "headline":
+        return headline(row)
+    return row[number] if name is None else row[number].get(name)  # type: ignore[no-any-return]
+
+
 def _sessions(rows: Sequence[Row], top: Sequence[Column]) -> dict[str, Any]:
     decoders = list(dict.fromkeys(c.decoder for c in top if c.edges == top[0].edges))
     body = []
     for name, found in per_session(rows).items():
         first = found[0]
-        cells = [_over([r for r in found if r["decoder"] == d], "r2")["mean"] for d in decoders]
+        cells = [_over([r for r in found if r["decoder"] == d], "headline")["mean"] for d in decoders]
         settled = [_over([r for r in found if r["decoder"] == d], "r2_settled")["mean"] for d in decoders]
         body.append({**first, "name": name, "cells": cells, "settled_cells": settled})
     has_settled = any(v is not None for line in body for v in line["settled_cells"])
@@ -221,6 +247,7 @@ def _example(found: Evaluation) -> dict[str, Any]:
     for row, dim in zip(rows[1:], found.dims, strict=True):
         row["derived"] = derivation_text(dim)
     return {
+        "discrete": found.scores.classes is not None,
         "evaluation": found,
         "dimensions": rows[1:],
         "traces": plots.traces(found),

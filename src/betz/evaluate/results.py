@@ -23,6 +23,7 @@ from betz.core.config import to_dict
 from betz.core.errors import ConfigError, DataError
 from betz.core.session import Session
 from betz.decode.decoder import MANIFEST, TENSORS, Decoder
+from betz.evaluate.classes import R2, headline, measure
 
 FORMAT_VERSION = 1
 """Of rows and of what is computed for them: rows of another version are never taken for results of this one."""
@@ -226,7 +227,7 @@ def _commit() -> str | None:
 
 @dataclass(frozen=True)
 class Column:
-    """R² of one decoder after one amount of calibration, over sessions.
+    """The score of one decoder after one amount of calibration, over sessions.
 
     Args:
         task, edges, minutes, decoder: what it is the result of.
@@ -237,6 +238,7 @@ class Column:
         short: less than 90 % of the nominal minutes.
         settled: mean R² on bins ≥ 1 s into a trial; None in sessions without trial edges.
         failed: cells that ended in an error, not part of the mean.
+        measure: what the score is: R², or balanced accuracy of discrete behavior.
     """
 
     task: str
@@ -252,6 +254,7 @@ class Column:
     short: bool
     settled: float | None
     failed: int
+    measure: str = R2
 
 
 def table(rows: Iterable[Row]) -> list[Column]:
@@ -263,8 +266,8 @@ def table(rows: Iterable[Row]) -> list[Column]:
     for (task, edges, decoder, minutes), cells in groups.items():
         good = [cell for cell in cells if not cell.get("error")]
         by_session = per_session(good)
-        values = [mean(cell["r2"] for cell in found) for found in by_session.values()]
-        seed_sds = [stdev(c["r2"] for c in found) for found in by_session.values() if len(found) > 1]
+        values = [mean(map(headline, found)) for found in by_session.values()]
+        seed_sds = [stdev(map(headline, found)) for found in by_session.values() if len(found) > 1]
         settled = [cell["r2_settled"] for cell in good if cell["r2_settled"] is not None]
         used = mean(cell["minutes_used"] for cell in good) if good else 0.0
         columns.append(
@@ -282,6 +285,7 @@ def table(rows: Iterable[Row]) -> list[Column]:
                 short=bool(good) and used < SHORT_OF * minutes,
                 settled=mean(settled) if settled else None,
                 failed=len(cells) - len(good),
+                measure=measure(good[0]) if good else R2,
             )
         )
     order: dict[tuple[str, str, str], int] = {}
@@ -306,7 +310,7 @@ def table_text(rows: Sequence[Row]) -> str:
         minutes = sorted({c.minutes for c in mine})
         short = {c.minutes for c in mine if c.short}
         heads = ["fixed" if not m else f"{m:g} min" + ("*" if m in short else "") for m in minutes]
-        lines = [[f"R² of {task}", *heads, "sessions"]]
+        lines = [[f"{_measure(mine)} of {task}", *heads, "sessions"]]
         for decoder, edges in dict.fromkeys((c.decoder, c.edges) for c in mine):
             line = {c.minutes: c for c in mine if (c.decoder, c.edges) == (decoder, edges)}
             name = decoder if edges == "none" else f"{decoder}, {edges} edges"
@@ -316,6 +320,11 @@ def table_text(rows: Sequence[Row]) -> str:
         block += ["* fewer minutes than asked for: calibration ends at 60 % of a session"] if short else []
         blocks.append("\n".join(block))
     return "\n\n".join(blocks)
+
+
+def _measure(columns: Sequence[Column]) -> str:
+    """What the columns of a task show; those in which all cells failed cannot say."""
+    return next((c.measure for c in columns if c.sessions), R2)
 
 
 def _cell(column: Column | None) -> str:

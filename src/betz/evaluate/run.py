@@ -24,6 +24,7 @@ from betz.core.errors import BetzError, ConfigError, DataError
 from betz.core.prediction import Prediction
 from betz.core.session import Array, Session
 from betz.decode.decoder import Decoder
+from betz.evaluate.classes import class_numbers, headline, measure
 from betz.evaluate.evaluation import DRAWS, Evaluation, check_dims, evaluate, evaluation_of
 from betz.evaluate.pool import each
 from betz.evaluate.replay import timed_replay
@@ -45,10 +46,13 @@ RECIPES = {
     "wiener": "betz.decode.baselines.wiener:Wiener",
     "kalman": "betz.decode.baselines.kalman:Kalman",
     "ole": "betz.decode.baselines.ole:OLE",
+    "lda": "betz.decode.baselines.discrete:LDA",
+    "logistic": "betz.decode.baselines.discrete:Logistic",
     "gru": "betz.decode.baselines.recurrent:GRU",
     "lstm": "betz.decode.baselines.recurrent:LSTM",
 }
 """Class of each recipe that the command line knows by name, imported when it is asked for."""
+KINDS = ("continuous", "discrete")
 WARMUP_MINUTES = 20 / 60
 
 Edges = Literal["restart", "cross"]
@@ -84,7 +88,8 @@ class Plan:
 
     Args:
         decoders: recipes, or fixed decoders (which are not calibrated: 0 minutes), by name.
-        tasks: names of behavior, or a :class:`Task`, by name. All tasks of a session are calibrated in one call.
+        tasks: names of behavior, or a :class:`Task`, by name. All tasks of a session are calibrated in one call, but
+            for those that a recipe cannot decode: it may say ``decodes = ("continuous",)`` or ``("discrete",)``.
         minutes: lengths of the calibration.
         seeds: given to ``calibrate``.
         edges: sessions with trial edges are decoded with a ``restart`` at each, or ``cross`` them.
@@ -115,6 +120,12 @@ class Plan:
     def names_in(self, session: Session) -> dict[str, list[str]]:
         """The behavior names that each task has in a session; without the tasks that it lacks."""
         return {name: names for name in self.tasks if (names := self.task(name).names_in(session))}
+
+    def tasks_of(self, decoder: str, session: Session) -> dict[str, list[str]]:
+        """:meth:`names_in`, without the tasks of a kind of behavior that the decoder's recipe does not decode."""
+        kinds = getattr(self.decoders[decoder], "decodes", KINDS)
+        tasks = self.names_in(session)
+        return {task: names for task, names in tasks.items() if {d.kind for d in session.dims_of(names)} <= set(kinds)}
 
 
 class Results(list[Row]):
@@ -211,7 +222,7 @@ def example(plan: Plan, sessions: Sequence[Session], rows: Sequence[Row]) -> Eva
         plan, sessions, rows: what was run, and the rows that it gave.
 
     Returns:
-        Of the first task, edges mode and decoder after most minutes, the session with the median R² (of an even
+        Of the first task, edges mode and decoder after most minutes, the session with the median score (of an even
         number, the lower one); None if every cell failed.
     """
     good = [row for row in rows if not row["error"]]
@@ -220,19 +231,19 @@ def example(plan: Plan, sessions: Sequence[Session], rows: Sequence[Row]) -> Eva
     first = good[0]
     line = [row for row in good if all(row[k] == first[k] for k in ("task", "edges", "decoder", "seed"))]
     most = [row for row in line if row["minutes"] == max(r["minutes"] for r in line)]
-    row = sorted(most, key=lambda r: float(r["r2"]))[(len(most) - 1) // 2]
+    row = sorted(most, key=headline)[(len(most) - 1) // 2]
     session = next(s for s in sessions if s.id == row["session"])
     cell = _Cell(
         session.id,
         row["session_hash"],
-        plan.names_in(session),
+        plan.tasks_of(row["decoder"], session),
         row["minutes"],
         row["decoder"],
         row["seed"],
         row["edges"],
     )
     found = _evaluation(plan, _decode(plan, session, cell), row["task"], draws=DRAWS)
-    notes = [f"Of {len(most)} sessions the one with the median R²."] if len(most) > 1 else []
+    notes = [f"Of {len(most)} sessions the one with the median {measure(row)}."] if len(most) > 1 else []
     if row["percentile_unit"]:
         notes.append(f"R² is in units of each dimension's percentile {row['percentile_unit']:g}, as in the run.")
     return replace(found, decoder=row["decoder"], session_hash=row["session_hash"], note=" ".join(notes))
@@ -248,15 +259,20 @@ def _cells(plan: Plan, sessions: Sequence[Session]) -> tuple[list[_Cell], dict[s
         what = f"sessions given twice: {', '.join(twice)}." if twice else "there is no session."
         raise ConfigError(what, where="run", remedy="give each session once; rename one if they differ")
     cells = []
+    decoded: set[str] = set()
     has: dict[str, list[str]] = {task: [] for task in plan.tasks}
     for session in sessions:
-        tasks = plan.names_in(session)
-        for task in tasks:
+        for task in plan.names_in(session):
             has[task].append(session.id)
-        if not tasks:
+        by_decoder = {decoder: plan.tasks_of(decoder, session) for decoder in plan.decoders}
+        decoded |= {task for tasks in by_decoder.values() for task in tasks}
+        if not any(by_decoder.values()):
             continue
         hash_ = content_hash(session)
         for edges, minutes, decoder in product(_modes(plan, session), plan.minutes, plan.decoders):
+            tasks = by_decoder[decoder]
+            if not tasks:
+                continue
             if is_recipe(plan.decoders[decoder]):
                 cells += [_Cell(session.id, hash_, tasks, minutes, decoder, seed, edges) for seed in plan.seeds]
             elif minutes == plan.minutes[0]:
@@ -269,6 +285,12 @@ def _cells(plan: Plan, sessions: Sequence[Session]) -> tuple[list[_Cell], dict[s
                 f"no session has the behavior of task {task!r} ({wanted}).",
                 where="run",
                 remedy=f"session {sessions[0].id} has {some}",
+            )
+        if task not in decoded:
+            raise ConfigError(
+                f"no decoder of the plan decodes task {task!r}: its kind of behavior is none of theirs.",
+                where="run",
+                remedy="discrete behavior: LDA, Logistic; continuous behavior: Wiener, Kalman, OLE, GRU; never mixed",
             )
     return cells, {task: tuple(i for i in ids if i not in found) for task, found in has.items()}
 
@@ -365,6 +387,8 @@ def _evaluation(plan: Plan, done: _Decoded, task: str, *, draws: int = 0) -> Eva
     scale = None
     percentile = plan.task(task).percentile_unit
     if percentile is not None:
+        if any(d.kind == "discrete" for d in session.dims_of(names)):
+            raise DataError("a percentile is no unit of classes.", where=where, remedy="leave out percentile_unit")
         scale = np.nanpercentile(session.behavior_of(names), percentile, axis=0)
         if not np.all(scale > 0):
             bad = ", ".join(n for n, unit in zip(names, scale, strict=True) if not unit > 0)
@@ -411,7 +435,7 @@ def _failure(error: Exception) -> Row:
 def _numbers(done: _Decoded, found: Evaluation, asked: Sequence[str]) -> Row:
     scores = found.scores
     names = [d.name for d in found.dims]
-    return {
+    numbers = {
         "dims": names,
         "units": [d.unit for d in found.dims],
         "dropped": {n: done.dropped[n] for n in asked if n in done.dropped},
@@ -432,6 +456,7 @@ def _numbers(done: _Decoded, found: Evaluation, asked: Sequence[str]) -> Row:
         "push_p50_ms": found.push_ms[0],
         "push_p99_ms": found.push_ms[1],
     }
+    return numbers if scores.classes is None else numbers | class_numbers(scores.classes)
 
 
 @contextmanager

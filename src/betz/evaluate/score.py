@@ -12,6 +12,7 @@ from betz.core import metrics
 from betz.core.errors import DataError
 from betz.core.session import BehaviorDim, Session
 from betz.core.timegrid import Ticks
+from betz.evaluate.classes import ClassScores, class_scores
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -56,6 +57,7 @@ class Scores:
         r2_settled: ``r2`` on bins ≥ 1 s into a trial; None in sessions without trial edges.
         settled: how many bins these are.
         bins: what was scored and what was not.
+        classes: scores of discrete dimensions by name; then R², correlation and the like are NaN. None of continuous.
     """
 
     r2: float
@@ -67,6 +69,14 @@ class Scores:
     r2_settled: float | None
     settled: int
     bins: Bins
+    classes: Mapping[str, ClassScores] | None = None
+
+    @property
+    def headline(self) -> float:
+        """R², or the mean balanced accuracy of discrete dimensions."""
+        if self.classes is None:
+            return self.r2
+        return float(np.mean([found.balanced_accuracy for found in self.classes.values()]))
 
 
 def score(
@@ -86,8 +96,8 @@ def score(
 
     Args:
         truth_NK, predicted_NK, valid_N: behavior, prediction, and whether it is valid.
-        dims: the K dimensions.
-        bin_s: bin width in seconds, for the blocks of the bootstrap.
+        dims: the K dimensions, all continuous or all discrete (then both arrays hold class indices).
+        bin_s: bin width in seconds.
         test_N: the bins of the test part (default: all).
         settled_N: bins ≥ 1 s into a trial; None in sessions without trial edges.
         scale: (K,) units of measure.
@@ -111,6 +121,8 @@ def score(
             where=where,
             remedy="score a longer part, or one with labels",
         )
+    if dims[0].kind == "discrete":
+        return _discrete(truth_NK, predicted_NK, scored_N, dims, bin_s, bins), scored_N
     block = round(BLOCK_S / bin_s)
     interval = None
     if draws and 1 <= block <= number // 2:
@@ -131,6 +143,25 @@ def score(
         bins=bins,
     )
     return scores, scored_N
+
+
+def _discrete(
+    truth_NK: Float, predicted_NK: Float, scored_N: Mask, dims: Sequence[BehaviorDim], bin_s: float, bins: Bins
+) -> Scores:
+    y_NK, p_NK = (np.where(scored_N[:, None], values, np.nan) for values in (truth_NK, predicted_NK))
+    none = np.full(len(dims), np.nan)
+    return Scores(
+        r2=float("nan"),
+        r2_uniform=float("nan"),
+        interval=None,
+        r2_dims=none,
+        correlation=none,
+        angle_deg={},
+        r2_settled=None,
+        settled=0,
+        bins=bins,
+        classes={dim.name: class_scores(y_NK[:, k], p_NK[:, k], dim=dim, bin_s=bin_s) for k, dim in enumerate(dims)},
+    )
 
 
 def _angle(truth: Float, predicted: Float) -> float:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+from betz.evaluate.classes import BALANCED_ACCURACY, R2, ClassScores, headline, is_continuous
 from betz.evaluate.evaluation import Evaluation
 from betz.evaluate.results import Column, Row, per_session, table
 
 LITTLE_TEST_MINUTES = 2.0
 MAX_TASKS = 4
+GUESS = "A perfect decoder has 1, one that guesses 1 / (number of classes)."
 MODES = {"none": "without edges", "restart": "restarting at the edges", "cross": "running on across the edges"}
 
 
@@ -35,10 +37,14 @@ def of_evaluation(found: Evaluation) -> Verdict:
     scores = found.scores
     tested = scores.bins.total * found.bin_ms / 60_000
     names = listed([d.name for d in found.dims])
+    how_well = f"an R² of {scores.r2:.2f}{_interval(found)}. {_scale(scores.r2)}"
+    if scores.classes is not None:
+        how_well = f"a balanced accuracy of {scores.headline:.2f}. {GUESS}"
     said = [
-        f"Decoder {found.decoder}{_calibrated(found)} decodes {names} in {minutes(tested)} of "
-        f"session {found.session} with an R² of {scores.r2:.2f}{_interval(found)}. {_scale(scores.r2)}"
+        f"Decoder {found.decoder}{_calibrated(found)} decodes {names} in {minutes(tested)} of session {found.session} "
+        f"with {how_well}"
     ]
+    said += [_events(name, of) for name, of in (scores.classes or {}).items()]
     if len(found.dims) > 1:
         ranked = sorted(zip(scores.r2_dims.tolist(), [d.name for d in found.dims], strict=True), reverse=True)
         ranked = [(r2, name) for r2, name in ranked if r2 == r2]
@@ -54,6 +60,13 @@ def of_evaluation(found: Evaluation) -> Verdict:
     )
     bins = scores.bins
     return _verdict(said, _bins_caveats(bins.lost, bins.unlabelled, bins.total) + _single(found, tested))
+
+
+def _events(name: str, found: ClassScores) -> str:
+    text = f"Of {found.events} events of {name}, {found.found} were found"
+    if found.found:
+        text += f", the median one {found.onset_delay_ms:.0f} ms after its start"
+    return f"{text}; {found.false_positives_per_min:.2g} false ones came a minute."
 
 
 def _calibrated(found: Evaluation) -> str:
@@ -109,7 +122,8 @@ def of_rows(rows: Sequence[Row]) -> Verdict:
         said += _task([c for c in columns if c.task == task], [r for r in good if r["task"] == task])
     if len(tasks) > MAX_TASKS:
         said.append(f"{len(tasks) - MAX_TASKS} further tasks are in the tables.")
-    said.insert(1, _scale(1.0))
+    kinds = {c.measure for c in columns}
+    said.insert(1, " ".join([_scale(1.0)] * (R2 in kinds) + [GUESS] * (BALANCED_ACCURACY in kinds)))
     return _verdict(said, _run_caveats(rows, good, columns))
 
 
@@ -124,7 +138,9 @@ def _task(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     after = (
         f"after {minutes(most.minutes_used)} of calibration" if most.minutes else "without calibration on the session"
     )
-    said = f"Decoder {most.decoder} reaches {'a mean' if most.sessions > 1 else 'an'} R² of {most.mean:.2f} {spread} "
+    one = "an" if most.measure == R2 else "a"
+    article = "a mean" if most.sessions > 1 else one
+    said = f"Decoder {most.decoder} reaches {article} {most.measure} of {most.mean:.2f} {spread} "
     said += f"on {most.task} {after}"
     said += f", and {least.mean:.2f} after {minutes(least.minutes_used)}." if least is not most else "."
     sentences = [said]
@@ -159,7 +175,7 @@ def paired(rows: Sequence[Row], one: Column, other: Column) -> list[float]:
     def means(column: Column) -> dict[str, float]:
         here = (column.edges, column.decoder, column.minutes)
         cells = [r for r in rows if (r["edges"], r["decoder"], r["minutes"]) == here]
-        return {name: mean(r["r2"] for r in found) for name, found in per_session(cells).items()}
+        return {name: mean(map(headline, found)) for name, found in per_session(cells).items()}
 
     mine, theirs = means(one), means(other)
     return [mine[name] - theirs[name] for name in mine if name in theirs]
@@ -175,7 +191,7 @@ def _run_caveats(rows: Sequence[Row], good: Sequence[Row], columns: Sequence[Col
         notes.append(
             f"in {overlap} cells test bins were part of a fixed decoder's calibration, which makes them too good"
         )
-    below = sorted((r for r in good if r["r2"] < 0), key=lambda r: float(r["r2"]))
+    below = sorted((r for r in good if is_continuous(r) and r["r2"] < 0), key=headline)
     if below:
         worst = below[0]
         notes.append(
@@ -183,6 +199,9 @@ def _run_caveats(rows: Sequence[Row], good: Sequence[Row], columns: Sequence[Col
             f"{worst['decoder']} on {worst['task']} of {worst['session']} after {minutes(worst['minutes_used'])}, "
             f"−{-worst['r2']:.2f})"
         )
+    guessed = [r for r in good if not is_continuous(r) and headline(r) <= mean(r["chance"].values())]
+    if guessed:
+        notes.append(f"in {len(guessed)} of {len(good)} cells the classes are decoded no better than by a guess")
     short = sorted({c.minutes for c in columns if c.short})
     if short:
         notes.append(

@@ -136,7 +136,7 @@ class StreamState:
         seen_BTS = (self.order_BS[:, None] <= order_BT[..., None]) & (
             self.bin_BS[:, None] > batch.bin_BT[..., None] - self.window
         )
-        seen_BTS[..., ring] = ~real_BT  # softmax over nothing would be NaN
+        seen_BTS[..., ring] = ~real_BT  # attention to nothing is NaN in some kernels
         self._slot_BT, self._mask_B1TS = slot_BT, seen_BTS[:, None]
 
     def shift(self, content_BTD: Tensor, batch: TokenBatch) -> Tensor:

@@ -363,11 +363,11 @@ Draw = Callable[[torch.Size, int, torch.Generator], Tensor]
 
 
 def _normal(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=generator, device="cpu")
 
 
 def _small_normal(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator) / math.sqrt(shape[-1])
+    return torch.randn(shape, generator=generator, device="cpu") / math.sqrt(shape[-1])
 
 
 def _ones(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
@@ -376,7 +376,7 @@ def _ones(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
 
 def _uniform(shape: torch.Size, inputs: int, generator: torch.Generator) -> Tensor:
     """Within ±1/√inputs, weights and biases: torch's own for linear maps."""
-    return (2 * torch.rand(shape, generator=generator) - 1) / math.sqrt(inputs)
+    return (2 * torch.rand(shape, generator=generator, device="cpu") - 1) / math.sqrt(inputs)
 
 
 INIT: tuple[tuple[str, Draw], ...] = (

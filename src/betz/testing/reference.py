@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from betz.core.errors import CheckpointError
 from betz.model.ndt3 import reference_to_betz
+from betz.model.ndt3_config import infer_config
 from betz.model.presets import ModelConfig
 from betz.model.transformer import Transformer
 from betz.tokens.batch import BEHAVIOR, CONSTRAINT, RETURN, SPIKES, TokenBatch, TokenRow, collate
@@ -54,7 +54,11 @@ def open_reference(folder: Path) -> Reference:
     written = json.loads((folder / "config.json").read_text())
     tensors = load_file(folder / "weights.safetensors")
     renamed = {reference_to_betz(key): tensor for key, tensor in tensors.items() if reference_to_betz(key)}
-    config = _config(written, renamed)
+    hyper = {"cfg": written["model"], "data_attrs": written["data_attrs"]}
+    inferred = infer_config({str(name): tuple(t.shape) for name, t in renamed.items()}, hyper)
+    if inferred.config is None or inferred.problems:
+        raise CheckpointError("; ".join(inferred.problems), where=str(folder))
+    config = replace(inferred.config, dropout=0.0)
     model = Transformer(config).eval()
     try:
         model.load_state_dict({str(name): tensor for name, tensor in renamed.items()})
@@ -62,32 +66,6 @@ def open_reference(folder: Path) -> Reference:
         raise CheckpointError(str(error), where=str(folder)) from None
     by_dimension = "kinematic_r2_var" in written["model"]["task"]["metrics"]
     return Reference(folder, config, model, int(written["dataset"]["max_trial_length"]), by_dimension)
-
-
-def _config(written: Mapping[str, Any], tensors: Mapping[str | None, Tensor]) -> ModelConfig:
-    model, data = written["model"], written["data_attrs"]
-    tasks = model["task"]["tasks"]
-    spikes, behavior, *_ = model["task"]["task_weights"]
-    return ModelConfig(
-        width=model["hidden_size"],
-        layers=model["transformer"]["n_layers"],
-        heads=model["transformer"]["n_heads"],
-        mlp_width=tensors["blocks.0.mlp.down.weight"].shape[1],
-        patch_channels=model["neurons_per_token"],
-        count_classes=model["max_neuron_count"],
-        layout="pretrain" if data["behavior_dim"] == 17 else "legacy-finetune",
-        behavior_dim=data["behavior_dim"],
-        max_channels=data["max_channel_count"],
-        max_arrays=data["max_arrays"],
-        positions=model["max_spatial_position"],
-        constraints="constraints" in tasks,
-        returns="return_context" in tasks,
-        max_return=model["max_return"],
-        dropout=0.0,
-        spike_weight=spikes,
-        behavior_weight=behavior,
-        semantics="recompute",
-    )
 
 
 # ---- batches

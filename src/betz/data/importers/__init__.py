@@ -6,7 +6,7 @@ session's provenance, and what would have to be guessed is refused until an opti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,19 +42,22 @@ MappingSource = str | Path | Mapping[str, Any] | FileMapping
 """A mapping file, the name of a shipped one, or its content."""
 
 
-def read(path: str | Path, *, mapping: MappingSource | None = None, **options: Any) -> Session:
+def read(
+    path: str | Path, *, mapping: MappingSource | None = None, session: str | None = None, **options: Any
+) -> Session:
     """The session in a recording file; the file is only read, and nothing in it is executed.
 
     Args:
-        path: a ``.npz``, MATLAB 5 ``.mat`` or ``.csv`` file.
+        path: a ``.npz``, MATLAB ``.mat`` or ``.csv`` file.
         mapping: what its variables mean; not needed for ``binnedData`` structs and layouts that Betz knows.
+        session: which one, where the file holds several.
         options: fields of :class:`ImportOptions`: ``bin_ms``, ``subject``, ``nan``, ``slot``, ``trim_to_shortest``,
-            ``drop_idle_tail``, ``mask_silence``.
+            ``drop_idle_tail``, ``mask_silence``, ``rates_to_counts``, ``sort_spikes``.
 
     Raises:
         FileError: (a :class:`~betz.core.errors.DataError`) the file is damaged, of an unknown layout, or holds what
-            cannot be used as it is.
-        ConfigError: an option is unknown, or the mapping is wrong.
+            cannot be used as it is; or it holds several sessions, and none is named.
+        ConfigError: an option or the session is unknown, or the mapping is wrong.
 
     >>> import tempfile
     >>> import numpy as np
@@ -69,7 +72,27 @@ def read(path: str | Path, *, mapping: MappingSource | None = None, **options: A
     >>> session.id, session.subject, session.num_bins, session.dims[0].unit
     ('monkey_1', 'M', 500, 'cm/s')
     """
-    return _read(Path(path), _loaded(mapping), options_of(options))
+    chosen = options_of(options)
+    with np.errstate(all="ignore"):  # what is not finite in a file is looked for; NumPy need not warn of it as well
+        parts = _parts(Path(path), _loaded(mapping))
+        if session is None and len(parts) > 1:
+            raise FileError(
+                "several sessions",
+                f"it holds {len(parts)} sessions: {', '.join(map(_spoken, parts))}.",
+                where=Path(path).name,
+                remedy=f"name one, e.g. read(path, session={parts[0].name!r}), or import all of them into a store",
+            )
+        wanted = session or ""
+        found = [part for part in parts if part.name == wanted or (session is None and len(parts) == 1)]
+        if not found:
+            raise ConfigError(
+                f"there is no session {wanted!r} in it.",
+                where=Path(path).name,
+                remedy=f"name one of {', '.join(part.name for part in parts)}"
+                if len(parts) > 1
+                else "leave session out: it has a single one",
+            )
+        return found[0].read(chosen)
 
 
 def options_of(options: Mapping[str, Any]) -> ImportOptions:
@@ -91,18 +114,40 @@ def _loaded(mapping: MappingSource | None) -> tuple[FileMapping, str] | None:
     return None if mapping is None else load_mapping(mapping)
 
 
-def _read(path: Path, mapping: tuple[FileMapping, str] | None, options: ImportOptions) -> Session:
-    with np.errstate(all="ignore"):  # what is not finite in a file is looked for; NumPy need not warn of it as well
-        file = open_arrays(path)
-        if mapping is None and is_binned(file):
-            return finish(read_binned(file, options), options)
-        layout, name = mapping if mapping is not None else recognise(file)
-        return finish(read_arrays(file, layout, options, name=name), options)
+@dataclass(frozen=True)
+class _Part:
+    """One session in an opened file, not yet read: its name among several, its subject, and how to read it."""
+
+    name: str
+    subject: str
+    read: Callable[[ImportOptions], Session]
+
+
+def _spoken(part: _Part) -> str:
+    return f"{part.name} ({part.subject})" if part.subject else part.name
+
+
+def _parts(path: Path, mapping: tuple[FileMapping, str] | None) -> list[_Part]:
+    """The sessions in a file.
+
+    Raises:
+        FileError: the file cannot be opened, or its layout is not known.
+        ConfigError: the mapping is wrong.
+    """
+    file = open_arrays(path)
+    if mapping is None and is_binned(file):
+        return [_Part("", "", lambda options: finish(read_binned(file, options), options))]
+    layout, name = mapping if mapping is not None else recognise(file)
+
+    def reader(session: str) -> Callable[[ImportOptions], Session]:
+        return lambda options: finish(read_arrays(file, layout, options, name=name, session=session), options)
+
+    return [_Part(session, part.subject, reader(session)) for session, part in layout.parts().items()]
 
 
 @dataclass(frozen=True)
 class ImportedFile:
-    """What became of one file.
+    """What became of one file, or of one of several sessions in it.
 
     Args:
         path: the file.
@@ -139,8 +184,8 @@ class ImportReport:
 
     Args:
         kept: ids of the sessions now in the store.
-        skipped: reason → number of files that were not imported.
-        files: every file in order, with its notes or its error.
+        skipped: reason → number of files, or of sessions in a file with several, that were not imported.
+        files: every file in order, with its notes or its error; a file with several sessions is there once for each.
     """
 
     kept: tuple[str, ...]
@@ -167,12 +212,12 @@ def import_files(
     Each session is written whole or not at all.
 
     Args:
-        paths: files as for :func:`read`; a session is named after its file.
+        paths: files as for :func:`read`; a session is named after its file, and all sessions in it are imported.
         store: where to.
         mapping: for all of them.
         options: for all of them.
         replace: whether sessions of the same name in the store are replaced.
-        progress: called with each file when it is done.
+        progress: called with each file, or each of several sessions in it, when it is done.
 
     Raises:
         ConfigError: the options or the mapping are wrong; nothing was imported.
@@ -181,10 +226,10 @@ def import_files(
     layout = _loaded(mapping)
     files: list[ImportedFile] = []
     for path in map(Path, paths):
-        seen = {file.id: file.path for file in files if file.error is None}
-        files.append(_import_one(path, store, layout, chosen, replace=replace, seen=seen))
-        if progress is not None:
-            progress(files[-1])
+        for imported in _import_file(path, store, layout, chosen, replace=replace, before=files):
+            files.append(imported)
+            if progress is not None:
+                progress(imported)
     return ImportReport(
         kept=tuple(file.id for file in files if file.error is None),
         skipped=summed([{file.reason: 1} for file in files if file.error is not None]),
@@ -192,19 +237,42 @@ def import_files(
     )
 
 
-def _import_one(
+def _import_file(
     path: Path,
     store: Store,
     mapping: tuple[FileMapping, str] | None,
     options: ImportOptions,
     *,
     replace: bool,
-    seen: Mapping[str, Path],
-) -> ImportedFile:
-    id_ = session_id(path)
+    before: Sequence[ImportedFile],
+) -> Iterator[ImportedFile]:
+    """Every session in a file, one by one."""
     try:
-        _check_name(path, id_, store.ids, replace=replace, seen=seen)
-        session = _read(path, mapping, options)
+        with np.errstate(all="ignore"):
+            parts = _parts(path, mapping)
+    except BetzError as error:
+        yield ImportedFile(path, session_id(path), error)
+        return
+    done: list[ImportedFile] = []
+    for part in parts:
+        done.append(_import_part(path, part, store, options, replace=replace, before=[*before, *done]))
+        yield done[-1]
+
+
+def _import_part(
+    path: Path,
+    part: _Part,
+    store: Store,
+    options: ImportOptions,
+    *,
+    replace: bool,
+    before: Sequence[ImportedFile],
+) -> ImportedFile:
+    id_ = session_id(path, part.name)
+    try:
+        _check_name(path, id_, store.ids, replace=replace, before=before)
+        with np.errstate(all="ignore"):
+            session = part.read(options)
         store.put(session, replace=replace)
     except BetzError as error:
         return ImportedFile(path, id_, error)
@@ -220,8 +288,9 @@ def _import_one(
     )
 
 
-def _check_name(path: Path, id_: str, taken: Sequence[str], *, replace: bool, seen: Mapping[str, Path]) -> None:
+def _check_name(path: Path, id_: str, taken: Sequence[str], *, replace: bool, before: Sequence[ImportedFile]) -> None:
     """Refuse a file whose session would take another one's place unasked, before it is read."""
+    seen = {file.id: file.path for file in before if file.error is None}
     if id_ in seen:
         raise FileError(
             "same name",

@@ -1,4 +1,4 @@
-"""Arrays in a file, read as a mapping says: signals, time, behavior and trials as a draft."""
+"""Arrays in a file, read as a mapping says: signals or spikes, time, behavior and trials as a draft."""
 
 from __future__ import annotations
 
@@ -10,147 +10,134 @@ from numpy.typing import NDArray
 
 from betz.core.config import config_hash
 from betz.core.errors import ConfigError
-from betz.core.session import BehaviorDim, Channel
-from betz.core.timegrid import BinGrid
-from betz.data.importers import checks
+from betz.core.session import Channel
+from betz.core.timegrid import BinGrid, count_spikes
+from betz.data.importers.behaviors import read_behavior, read_sampled
 from betz.data.importers.build import Draft, ImportOptions
-from betz.data.importers.convert import counts_from, grid_from_stamps, grid_of
+from betz.data.importers.control import add_brain_control, add_perturbation
+from betz.data.importers.convert import counts_from
 from betz.data.importers.files import ArrayFile, FileError
-from betz.data.importers.mapping import BehaviorMapping, Mapping, SignalsMapping, TimeMapping
+from betz.data.importers.mapping import Mapping, SignalsMapping, SpikesMapping
+from betz.data.importers.rows import Rows
+from betz.data.importers.spikes import read_spikes, spike_grid
+from betz.data.importers.times import grid_and_bins
 from betz.data.importers.trials import add_trials
 
 Array = NDArray[Any]
-Behavior = list[tuple[str, Array, tuple[BehaviorDim, ...]]]
-_PER_S = {"s": 1.0, "ms": 1000.0}
 
 
-def read_arrays(file: ArrayFile, mapping: Mapping, options: ImportOptions, *, name: str = "given") -> Draft:
+def read_arrays(
+    file: ArrayFile, mapping: Mapping, options: ImportOptions, *, name: str = "given", session: str = ""
+) -> Draft:
     """What a mapping says of a file's arrays, as a draft.
 
     Args:
         file: the opened file.
         mapping: what its variables mean.
-        options: bin width, and what to do with slots.
+        options: bin width, and what to do with slots, rates and unsorted spikes.
         name: of the mapping, for the provenance.
+        session: which of several sessions in the file.
 
     Raises:
         FileError: a variable is missing, has another shape, or holds something else than the mapping says.
         ConfigError: the mapping or an option contradicts itself or the file.
     """
-    signals, where = mapping.signals, file.path.name
-    raw, label = _signals(file, signals)
-    behavior, notes, left_out = _behavior(file, mapping.behavior)
-    grid, bins = _time(file, mapping.time, len(raw), behavior, options)
-    counts = counts_from(raw, encoding=signals.encoding, bin_s=grid.bin_s, where=where, name=label)
-    slot = options.slot or signals.slot
-    if options.slot is not None and raw.ndim != 3:
+    parts = mapping.parts()
+    if session not in parts:
+        raise ConfigError(f"the mapping has no session {session!r}.", where=f"mapping {name}")
+    own = parts[session]
+    if (own.signals is None) == (own.spikes is None):
         raise ConfigError(
-            f"slot={slot!r} has no meaning: {label!r} has no slot axis.", where=where, remedy="leave it out"
+            f"the mapping names {'neither signals nor spikes' if own.signals is None else 'signals and spikes'}.",
+            where=f"mapping {name}",
+            remedy="write one of the tables [signals] and [spikes]",
         )
-    counts_NC, channels, slot_note = _channels(counts, signals, slot, _columns(file, signals), where, label)
-    draft = Draft(
-        path=file.path,
-        importer="arrays",
-        counts=counts_NC,
-        channels=channels,
-        grid=grid,
-        bins=bins,
-        behavior=behavior,
-        subject=mapping.subject,
-        task=mapping.task,
-        licence=mapping.licence,
-        source=f"{where} ({mapping.citation})" if mapping.citation else where,
-        settings={"mapping": name, "mapping_hash": config_hash(mapping)},
-        notes=[*mapping.notes, *slot_note, *notes],
-        skipped=left_out,
-    )
-    _note_width(draft, mapping.time, signals)
-    used = {label, *_named(mapping)}
-    unused = [n for n in file.variables if n not in used and n not in _columns_used(file, mapping)]
-    if unused:
-        draft.notes.append(f"not in the mapping, left out: {', '.join(unused[:12])}{' …' if len(unused) > 12 else ''}")
-        draft.skip("variables not in the mapping", len(unused))
-    if mapping.trials is not None:
-        add_trials(draft, file, mapping.trials)
+    rows = Rows(file, own)
+    draft = _empty(file, own, session)
+    draft.settings = {"mapping": name, "mapping_hash": config_hash(mapping)} | ({"session": session} if session else {})
+    if own.signals is not None:
+        _add_counts(draft, rows, own.signals, options)
+    elif own.spikes is not None:
+        _add_spikes(draft, rows, own.spikes, options)
+    if rows.lengths_M is not None:
+        _note_lengths(draft, rows, rows.lengths_M)
+    add_trials(draft, rows)
+    if own.brain_control is not None:
+        add_brain_control(draft, rows, own.brain_control)
+    if own.perturbation is not None:
+        add_perturbation(draft, rows, own.perturbation)
+    _count_unused(draft, file, list(parts.values()))
     return draft
 
 
-# ---- variables
+def _empty(file: ArrayFile, mapping: Mapping, session: str) -> Draft:
+    """A draft with what the mapping itself tells."""
+    where = file.path.name
+    return Draft(
+        path=file.path,
+        importer="arrays",
+        counts=np.empty((0, 0), np.uint8),
+        channels=(),
+        grid=BinGrid(1000, 1),
+        session=session,
+        subject=mapping.subject,
+        task=mapping.task,
+        licence=mapping.licence,
+        tags=dict(mapping.tags or {}),
+        source=f"{where} ({mapping.citation})" if mapping.citation else where,
+        notes=list(mapping.notes),
+    )
 
 
-def _numbers(file: ArrayFile, variable: str, columns: Sequence[str], what: str) -> tuple[Array, str]:
-    """A variable, or columns side by side, and how to call it."""
-    if bool(variable) == bool(columns):
+# ---- counts
+
+
+def _add_counts(draft: Draft, rows: Rows, signals: SignalsMapping, options: ImportOptions) -> None:
+    mapping, where = rows.mapping, rows.where
+    raw, label = rows.signals(signals)
+    draft.behavior, notes, left_out = read_behavior(rows, mapping.behavior)
+    if rows.lengths_M is not None and mapping.time.stamps:
         raise ConfigError(
-            f"the mapping names {'both a variable and' if variable else 'neither a variable nor'} columns.",
-            where=what,
-            remedy="name a variable (.npz, .mat) or columns (.csv)",
+            "stamps have no meaning where trials have an axis of their own.",
+            where="[time]",
+            remedy="give the bin width",
         )
-    if variable:
-        values, label = file.load(variable), variable
-    else:
-        names = file.columns(columns)
-        loaded = [file.load(n).squeeze() for n in names]
-        if any(v.ndim != 1 or len(v) != len(loaded[0]) for v in loaded):
-            shown = ", ".join(f"{n} {file.variables[n]}" for n in names[:6])
-            raise FileError(
-                "wrong shape",
-                f"columns need one value a bin each: {shown}.",
-                where=file.path.name,
-                remedy="name a variable instead of columns",
-            )
-        values, label = np.stack(loaded, axis=1), columns[0]
-    if values.dtype.kind not in "biuf":
-        raise FileError(
-            "unsupported type",
-            f"{what} {label!r} is {values.dtype}, not numbers.",
-            where=file.path.name,
-            remedy="correct the name in the mapping, or save it as a plain numeric array",
-        )
-    return values, label
-
-
-def _columns(file: ArrayFile, signals: SignalsMapping) -> list[str]:
-    return file.columns(signals.columns) if signals.columns else []
-
-
-def _named(mapping: Mapping) -> list[str]:
-    parts = [mapping.signals.variable, mapping.time.bin_variable, mapping.time.stamps]
-    trials = [mapping.trials.variable] if mapping.trials is not None else []
-    return [name for name in (*parts, *(b.variable for b in mapping.behavior), *trials) if name]
-
-
-def _columns_used(file: ArrayFile, mapping: Mapping) -> set[str]:
-    patterns = [mapping.signals.columns, *(b.columns for b in mapping.behavior)]
-    return {name for group in patterns for pattern in group for name in file.matching(pattern)}
-
-
-# ---- signals
-
-
-def _signals(file: ArrayFile, signals: SignalsMapping) -> tuple[Array, str]:
-    """(N, C) or (N, C, slots) numbers and the name of their variable."""
-    axes = signals.axes
-    if len(set(axes)) != len(axes) or "time" not in axes or ("slot" in axes and "channel" not in axes):
+    draft.grid, draft.bins = grid_and_bins(rows, mapping.time, len(raw), draft.behavior, options)
+    encoding = _encoding(signals, options, where, label)
+    counts = counts_from(raw, encoding=encoding, bin_s=draft.grid.bin_s, where=where, name=label)
+    if options.slot is not None and raw.ndim != 3:
         raise ConfigError(
-            f"axes = {list(axes)} make no signals.",
-            where="[signals]",
-            remedy='name "time" and "channel", and "slot" if there is one, in the order of the file',
+            f"slot={options.slot!r} has no meaning: {label!r} has no slot axis.", where=where, remedy="leave it out"
         )
-    values, label = _numbers(file, signals.variable, signals.columns, "[signals]")
-    if axes == ("time",) and values.size == max(values.shape, default=0):
-        return values.reshape(-1, 1), label  # MATLAB keeps a vector as a matrix
-    if signals.columns:
-        return values, label
-    if values.ndim != len(axes):
+    if options.sort_spikes:
+        raise ConfigError("sort_spikes has no meaning for counts.", where=where, remedy="leave it out")
+    columns = rows.file.columns(signals.columns) if signals.columns else []
+    draft.counts, draft.channels, slot_notes = _channels(
+        counts, signals, options.slot or signals.slot, columns, where, label
+    )
+    draft.sampled, more, also = read_sampled(rows, mapping.behavior, draft.grid.tick_hz)
+    draft.notes += [*slot_notes, *notes, *more]
+    for reason, number in [*left_out.items(), *also.items()]:
+        draft.skip(reason, number)
+    if mapping.time.ambiguous:
+        draft.notes.append(f"bin width of {draft.grid.bin_ms:g} ms as given on import; {mapping.time.ambiguous}")
+    if encoding == "rate_hz":
+        draft.notes.append(f"rates in Hz turned back to counts in {draft.grid.bin_ms:g} ms, all whole numbers")
+
+
+def _encoding(signals: SignalsMapping, options: ImportOptions, where: str, label: str) -> Literal["counts", "rate_hz"]:
+    """Whether numbers are rates: the mapping or the option says so; some mappings want to be asked for it."""
+    if options.rates_to_counts:
+        return "rate_hz"
+    if signals.encoding == "rate_hz" and signals.on_request:
         raise FileError(
-            "wrong shape",
-            f"{label!r} is {'x'.join(map(str, values.shape))}, the mapping names {len(axes)} axes ({', '.join(axes)}).",
-            where=file.path.name,
-            remedy="correct axes in [signals]",
+            "rates",
+            f"{label!r} holds rates in Hz, not counts.",
+            where=where,
+            remedy="turn them back to counts with rates_to_counts (--rates-to-counts); they are checked to be "
+            "whole numbers of spikes in a bin",
         )
-    order = [axes.index(name) for name in ("time", "channel", "slot") if name in axes]
-    return np.transpose(values, order), label
+    return signals.encoding
 
 
 def _channels(
@@ -185,192 +172,73 @@ def _channels(
     return np.ascontiguousarray(counts[:, used]), tuple(channels), notes
 
 
-# ---- behavior
+# ---- spikes
 
 
-def _behavior(file: ArrayFile, parts: Sequence[BehaviorMapping]) -> tuple[Behavior, list[str], dict[str, int]]:
-    """Each behavior variable with its dimensions; notes; and what was left out."""
-    found: Behavior = []
-    notes: list[str] = []
-    left_out = 0
-    for part in parts:
-        label = part.variable or ", ".join(part.columns)
-        if part.optional and _lacks(file, part):
-            notes.append(f"there is no {label} in this file")
+def _add_spikes(draft: Draft, rows: Rows, spikes: SpikesMapping, options: ImportOptions) -> None:
+    mapping, where = rows.mapping, rows.where
+    for given, name in ((options.slot, "slot"), (options.rates_to_counts, "rates_to_counts")):
+        if given:
+            raise ConfigError(f"{name} has no meaning for spike times.", where=where, remedy="leave it out")
+    timed = [part.variable or part.columns[0] for part in mapping.behavior if not part.stamps]
+    if timed:
+        raise ConfigError(
+            f"behavior {timed[0]!r} has no stamps, and beside spike times there are no bins yet.",
+            where="[[behavior]]",
+            remedy="name its stamps",
+        )
+    draft.spikes, draft.channels, notes, unnamed = read_spikes(rows, spikes, sort=options.sort_spikes)
+    if unnamed:
+        draft.skip("columns of the table of spikes", unnamed)
+    draft.sampled, more, left_out = read_sampled(rows, mapping.behavior, spikes.tick_hz)
+    draft.notes += [*notes, *more]
+    for reason, number in left_out.items():
+        draft.skip(reason, number)
+    draft.grid, num_bins = spike_grid(rows, draft, spikes, options)
+    draft.counts = count_spikes(draft.spikes, draft.grid, num_bins)
+
+
+# ---- what is told
+
+
+def _note_lengths(draft: Draft, rows: Rows, lengths_M: NDArray[np.int64]) -> None:
+    """Trials without bins, and padding behind others, are left out and counted."""
+    empty = int(np.count_nonzero(lengths_M == 0))
+    if empty:
+        draft.notes.append(f"{empty} of {len(lengths_M)} trials have no bins, left out")
+        draft.skip("trials without bins", empty)
+    if rows.padding:
+        draft.notes.append(f"{rows.padding} rows behind the stated lengths of trials are padding, left out")
+        draft.skip("rows of padding", rows.padding)
+
+
+def _count_unused(draft: Draft, file: ArrayFile, mappings: Sequence[Mapping]) -> None:
+    """Note and count variables, and fields of structs that are used, which no session's mapping names."""
+    used = {name for mapping in mappings for name in _named(file, mapping)}
+    unused: list[str] = []
+    for name in file.variables:
+        if name in used:
             continue
-        values, label = _numbers(file, part.variable, part.columns, "[[behavior]]")
-        values_NK = _two_axes(values, part, file.path.name, label)
-        keep = [k for k, dim in enumerate(part.dims) if dim.name]
-        left_out += len(part.dims) - len(keep)
-        if not keep:
-            continue
-        dims = tuple(BehaviorDim(part.dims[k].name, part.dims[k].unit) for k in keep)
-        if part.held:
-            between = checks.transients(values_NK[:, keep].astype(np.float64))
-            if between.any():
-                notes.append(
-                    f"{label} is held between switches, but {np.count_nonzero(between)} of {len(between)} bins have a "
-                    "value of neither neighbour: it was interpolated at switches, do not take those values for targets"
-                )
-        found.append((label, values_NK[:, keep], dims))
-    return found, notes, {"behavior columns without a name": left_out} if left_out else {}
+        inside = [n for n in used if n.startswith(f"{name}.")]
+        unused += file.unused(name, inside) if inside else [name]
+    if unused:
+        draft.notes.append(f"not in the mapping, left out: {', '.join(unused[:12])}{' …' if len(unused) > 12 else ''}")
+        draft.skip("variables not in the mapping", len(unused))
 
 
-def _lacks(file: ArrayFile, part: BehaviorMapping) -> bool:
-    """Whether the file lacks the variable or a column, or has it empty."""
-    names = [part.variable] if part.variable else list(part.columns)
-    return any(0 in file.variables[n].shape for n in names if n in file.variables) or not all(map(file.matching, names))
-
-
-def _two_axes(values: Array, part: BehaviorMapping, where: str, label: str) -> Array:
-    """(N, K) with as many columns as the mapping names."""
-    values = values.reshape(-1, 1) if values.ndim == 1 else values
-    shape = "x".join(map(str, values.shape))
-    if values.ndim == 2:
-        values = values.T if part.transposed else values
-        if values.shape[1] == len(part.dims):
-            return values
-    turned = values.ndim == 2 and values.shape[0] == len(part.dims)
-    raise FileError(
-        "wrong shape",
-        f"behavior {label!r} is {shape}, the mapping names {len(part.dims)} dimensions.",
-        where=where,
-        remedy=f"say transposed = {'false' if part.transposed else 'true'}"
-        if turned
-        else 'name every column in dims; one named "" is left out',
-    )
-
-
-# ---- time
-
-
-def _time(
-    file: ArrayFile, time: TimeMapping, num_rows: int, behavior: Behavior, options: ImportOptions
-) -> tuple[BinGrid, NDArray[np.int64] | None]:
-    """The grid, and the bin of each row where stamps tell."""
-    where = file.path.name
-    for given in (options.bin_ms, time.bin_ms):
-        if given is not None:
-            grid_of(given, where=where)
-    stated = _stated_ms(file, time)
-    if time.ambiguous and options.bin_ms is None:
-        implied = _implied_ms(behavior)
-        raise FileError(
-            "ambiguous bin width",
-            f"its bin width is not certain: {time.ambiguous}"
-            + (f" (velocity equals the change of position in {implied[1]:.4g} ms)." if implied else "."),
-            where=where,
-            remedy=f"give bin_ms (--bin-ms){f', {implied[1]:.4g} if you trust the velocity' if implied else ''}",
-        )
-    if stated is not None and options.bin_ms is not None and abs(stated / options.bin_ms - 1) > 1e-6:
-        says = "the file" if time.bin_variable else "the mapping"
-        raise FileError(
-            "contradicting bin width",
-            f"bin_ms = {options.bin_ms:g} was given, but {says} says {stated:g}.",
-            where=where,
-            remedy="leave bin_ms out, or correct [time] in the mapping",
-        )
-    width = options.bin_ms if options.bin_ms is not None else stated
-    if time.stamps:
-        return _stamped(file, time, width)
-    if width is None:
-        raise FileError(
-            "unknown bin width",
-            "nothing tells its bin width.",
-            where=where,
-            remedy="give bin_ms (--bin-ms), or bin_ms, bin_variable or stamps in [time] of the mapping",
-        )
-    if num_rows == 0:
-        raise FileError("no bins", "it has no bins.", where=where, remedy="import a recording with at least one bin")
-    return grid_of(width, where=where, origin_s=time.origin_s), None
-
-
-def _stated_ms(file: ArrayFile, time: TimeMapping) -> float | None:
-    """The bin width that the mapping or the file states; both must agree."""
-    if not time.bin_variable:
-        return time.bin_ms
-    values, label = _numbers(file, time.bin_variable, (), "[time]")
-    widths = np.unique(values.astype(np.float64))
-    if len(widths) != 1:
-        shown = ", ".join(f"{w:g}" for w in widths[:4])
-        raise FileError(
-            "mixed bin widths",
-            f"{label!r} holds {len(widths)} different bin widths ({shown}{' …' if len(widths) > 4 else ''}).",
-            where=file.path.name,
-            remedy="split the file, or bin the recording evenly",
-        )
-    width = float(widths[0])
-    in_ms = (1000.0 / width if width else 0.0) if time.bin_unit == "Hz" else width * 1000.0 / _PER_S[time.bin_unit]
-    grid_of(in_ms, where=f"{file.path.name}, {label!r}")
-    if time.bin_ms is not None and abs(in_ms / time.bin_ms - 1) > 1e-6:
-        raise FileError(
-            "contradicting bin width",
-            f"{label!r} says {in_ms:g} ms, the mapping {time.bin_ms:g} ms.",
-            where=file.path.name,
-            remedy="leave one of bin_ms and bin_variable out of [time]",
-        )
-    return in_ms
-
-
-def _stamped(file: ArrayFile, time: TimeMapping, width_ms: float | None) -> tuple[BinGrid, NDArray[np.int64]]:
-    """Grid and bins from a variable with one stamp a row."""
-    values, label = _numbers(file, time.stamps, (), "[time]")
-    if values.size != max(values.shape, default=0):
-        raise FileError(
-            "wrong shape",
-            f"stamps {label!r} are {'x'.join(map(str, values.shape))}, not one a bin.",
-            where=file.path.name,
-            remedy="correct stamps in [time]",
-        )
-    raw = values.ravel()
-    stamps_s = raw.astype(np.float64) / _PER_S[time.stamps_unit]
-    if time.stamps_at == "end" and len(raw):
-        shift = (
-            width_ms / 1000 if width_ms is not None else float(np.median(np.diff(stamps_s))) if len(raw) > 1 else 0.0
-        )
-        stamps_s = stamps_s - shift
-        stamps_s[(stamps_s < 0) & (stamps_s > -0.01 * shift)] = 0.0
-    return grid_from_stamps(
-        stamps_s,
-        bin_ms=width_ms,
-        resolution_s=_resolution(raw) / _PER_S[time.stamps_unit],
-        where=file.path.name,
-        name=label,
-    )
-
-
-def _resolution(raw_N: Array) -> float:
-    """Rounding error of stamps, in their unit: of the number type, or of decimals to which they were rounded.
-
-    Steps of 16, 17, 17, 16 … mean that bins of 16.67 were rounded to whole units.
-    """
-    known = raw_N[np.isfinite(raw_N)].astype(np.float64)
-    if known.size < 3:
-        return 0.0
-    of_type = float(np.spacing(np.abs(raw_N[np.isfinite(raw_N)]).max())) / 2 if raw_N.dtype.kind == "f" else 0.0
-    for decimals in range(7 if np.abs(known).max() < 1e12 else 0):
-        whole = np.rint(known * 10.0**decimals)
-        if np.abs(known * 10.0**decimals - whole).max() < 1e-3:
-            steps = np.diff(whole)
-            usual = steps[steps <= steps.min() + 1]
-            rounded = len(usual) >= 0.95 * len(steps) and usual.max() > usual.min() > 0
-            return max(of_type, 0.5 * 10.0**-decimals) if rounded else of_type
-    return of_type
-
-
-def _implied_ms(behavior: Behavior) -> tuple[str, float] | None:
-    """Effector and time in which its position changes by its velocity, if one is the other's rate."""
-    for _, values, dims in behavior:
-        for stem, position, velocity in checks.position_velocity_pairs(dims):
-            floats = values.astype(np.float64)
-            implied = checks.implied_bin_s(floats[:, position], floats[:, velocity])
-            if implied is not None:
-                return stem, implied * 1000
-    return None
-
-
-def _note_width(draft: Draft, time: TimeMapping, signals: SignalsMapping) -> None:
-    if time.ambiguous:
-        draft.notes.append(f"bin width of {draft.grid.bin_ms:g} ms as given on import; {time.ambiguous}")
-    if signals.encoding == "rate_hz":
-        draft.notes.append(f"rates in Hz turned back to counts in {draft.grid.bin_ms:g} ms, all whole numbers")
+def _named(file: ArrayFile, mapping: Mapping) -> list[str]:
+    """Every variable that a mapping names."""
+    signals, spikes, time, trials = mapping.signals, mapping.spikes, mapping.time, mapping.trials
+    names = [time.bin_variable, time.stamps, *(b.variable for b in mapping.behavior), *mapping.stacked]
+    names += [b.stamps for b in mapping.behavior]
+    patterns = [*(signals.columns if signals is not None else ()), *(c for b in mapping.behavior for c in b.columns)]
+    names += [name for pattern in patterns for name in file.matching(pattern)]
+    names += [signals.variable] if signals is not None else []
+    names += [spikes.variable] if spikes is not None else []
+    if trials is not None:
+        names += [trials.variable, trials.next, trials.condition, *(trials.columns or {}).values()]
+    if mapping.brain_control is not None:
+        names += [mapping.brain_control.variable, mapping.brain_control.first_bin]
+    if mapping.perturbation is not None:
+        names += [mapping.perturbation.variable, mapping.perturbation.trials, mapping.perturbation.ids]
+    return [name for name in names if name]

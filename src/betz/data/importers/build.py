@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from betz.core.config import frozen_config
 from betz.core.intervals import Intervals
 from betz.core.session import BehaviorDim, Channel, Provenance, Series, Session, Trials
-from betz.core.timegrid import BinGrid
+from betz.core.timegrid import BinGrid, Ticks
 from betz.data.importers import checks
 from betz.data.importers.files import FileError, file_sha256, session_id
 
 Array = NDArray[Any]
+Behavior = list[tuple[str, Array, tuple[BehaviorDim, ...]]]
+"""Variable, (N, K) values and K dimensions of each behavior with a row a bin."""
 
 
 @frozen_config
@@ -32,6 +34,8 @@ class ImportOptions:
         trim_to_shortest: cut counts and behavior of different lengths to the shortest.
         drop_idle_tail: leave out the end of a recording in which the subject no longer moves.
         mask_silence: mark stretches in which no channel has a spike as not valid.
+        rates_to_counts: the signals are rates in Hz; multiply them by the bin width, which must give whole numbers.
+        sort_spikes: sort spike times that are not in ascending order.
     """
 
     bin_ms: float | None = None
@@ -41,10 +45,29 @@ class ImportOptions:
     trim_to_shortest: bool = False
     drop_idle_tail: bool = False
     mask_silence: bool = False
+    rates_to_counts: bool = False
+    sort_spikes: bool = False
 
     def chosen(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Behavior at a rate of its own: variable, (M, K) values, dimensions, and ticks of and between samples."""
+
+    name: str
+    values: Array
+    dims: tuple[BehaviorDim, ...]
+    origin_tick: int
+    ticks_per_sample: int
+
+    @property
+    def series(self) -> Series:
+        """As a session keeps it."""
+        values = np.ascontiguousarray(self.values, np.float32)
+        return Series(values, self.dims, self.origin_tick, self.ticks_per_sample)
 
 
 @dataclass
@@ -57,10 +80,14 @@ class Draft:
         counts: (N, C) uint8.
         channels: C channels.
         grid: bin width and first tick.
+        session: which of several sessions in the file; empty if there is one.
         bins: (N,) bin of each row, ascending, from stamps; None = 0 … N − 1.
+        spikes: ascending ticks of each channel, of which counts are made; None = counts were recorded.
         behavior: variable name, (N, K) values and K dimensions of each series.
+        sampled: behavior at rates of its own.
         trials: trial table, in ticks.
         edges: ticks at which concatenated trials start.
+        brain_control: ticks in which the decoder moved the cursor.
     """
 
     path: Path
@@ -68,10 +95,14 @@ class Draft:
     counts: NDArray[np.uint8]
     channels: tuple[Channel, ...]
     grid: BinGrid
+    session: str = ""
     bins: NDArray[np.int64] | None = None
-    behavior: list[tuple[str, Array, tuple[BehaviorDim, ...]]] = field(default_factory=list)
+    spikes: tuple[Ticks, ...] | None = None
+    behavior: Behavior = field(default_factory=list)
+    sampled: list[Sampled] = field(default_factory=list)
     trials: Trials | None = None
     edges: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    brain_control: Intervals = field(default_factory=lambda: Intervals.of([]))
     subject: str = ""
     task: str = ""
     licence: str = ""
@@ -105,26 +136,31 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
     _note_signals(draft, options, present_N)
     for _, values, dims in draft.behavior:
         draft.notes += checks.behavior_notes(values.astype(np.float64), dims, bin_s)
+    for part in draft.sampled:
+        draft.notes += checks.behavior_notes(part.values, part.dims, part.ticks_per_sample / draft.grid.tick_hz)
     _note_velocity(draft)
     subject = options.subject or draft.subject
     if not subject:
         draft.notes.append("the subject is not known; name it with the option subject")
     return Session(
-        id=session_id(draft.path),
+        id=session_id(draft.path, draft.session),
         subject=subject or "unknown",
         grid=draft.grid,
         num_bins=len(draft.counts),
         channels=draft.channels,
-        counts=draft.counts,
+        counts=draft.counts if draft.spikes is None else None,
+        spikes=draft.spikes,
         behavior=tuple(
             Series(np.ascontiguousarray(values, np.float32), dims, draft.grid.origin_tick, draft.grid.ticks_per_bin)
             for _, values, dims in draft.behavior
-        ),
+        )
+        + tuple(part.series for part in draft.sampled),
         valid=None if present_N.all() else Intervals.from_mask(present_N, draft.grid),
         edges=draft.edges,
         trials=draft.trials,
         task=draft.task,
         tags=draft.tags,
+        brain_control=draft.brain_control,
         provenance=Provenance(
             source=draft.source or where,
             sha256=file_sha256(draft.path),
@@ -164,6 +200,13 @@ def cut(draft: Draft, stop: int) -> None:
     draft.bins = None if draft.bins is None else draft.bins[:stop]
     end = int(draft.grid.start_of(stop if draft.bins is None or not stop else draft.bins[-1] + 1))
     draft.edges = draft.edges[draft.edges < end]
+    draft.brain_control &= Intervals.of([(int(draft.grid.start_of(0)), end)])
+    if draft.spikes is not None:
+        draft.spikes = tuple(ticks[: np.searchsorted(ticks, end)] for ticks in draft.spikes)
+    draft.sampled = [
+        replace(part, values=part.values[: max(-((part.origin_tick - end) // part.ticks_per_sample), 0)])
+        for part in draft.sampled
+    ]
     if draft.trials is not None and np.any(draft.trials.start >= end):
         keep = draft.trials.start < end
         draft.skip("trials after the end", int(np.count_nonzero(~keep)))
@@ -178,29 +221,39 @@ def select_trials(trials: Trials, keep: NDArray[np.bool_]) -> Trials:
 
 
 def _known_behavior(draft: Draft, options: ImportOptions) -> None:
+    """Refuse values that cannot be kept, and NaN unless it is to be kept as not known."""
     for i, (name, values, dims) in enumerate(draft.behavior):
-        large = np.abs(values) > np.finfo(np.float32).max / 4
-        if np.any(large & np.isfinite(values)):
-            named = ", ".join(d.name for d, n in zip(dims, np.any(large, axis=0).tolist(), strict=True) if n)
-            raise FileError(
-                "impossible behavior",
-                f"behavior {name!r} has values too large for float32 ({named}).",
-                where=draft.path.name,
-                remedy="check the variable, or use a larger unit",
-            )
-        unknown = ~np.isfinite(values)
-        if not unknown.any():
-            continue
-        which = ", ".join(f"{d.name} {n}" for d, n in zip(dims, unknown.sum(axis=0), strict=True) if n)
-        if options.nan == "raise":
-            raise FileError(
-                "NaN behavior",
-                f"behavior {name!r} has NaN or infinite values (bins: {which}).",
-                where=draft.path.name,
-                remedy="keep them as not known with nan='mask' (--nan mask): those bins are neither fitted nor scored",
-            )
-        draft.notes.append(f"behavior not known (NaN), kept so: {which} bins")
-        draft.behavior[i] = (name, np.where(unknown, np.nan, values), dims)
+        draft.behavior[i] = (name, _known(draft, options, name, values, dims, "bins"), dims)
+    for i, part in enumerate(draft.sampled):
+        kept = _known(draft, options, part.name, part.values, part.dims, "samples")
+        draft.sampled[i] = replace(part, values=kept)
+
+
+def _known(
+    draft: Draft, options: ImportOptions, name: str, values: Array, dims: Sequence[BehaviorDim], rows: str
+) -> Array:
+    large = np.abs(values) > np.finfo(np.float32).max / 4
+    if np.any(large & np.isfinite(values)):
+        named = ", ".join(d.name for d, n in zip(dims, np.any(large, axis=0).tolist(), strict=True) if n)
+        raise FileError(
+            "impossible behavior",
+            f"behavior {name!r} has values too large for float32 ({named}).",
+            where=draft.path.name,
+            remedy="check the variable, or use a larger unit",
+        )
+    unknown = ~np.isfinite(values)
+    if not unknown.any():
+        return values
+    which = ", ".join(f"{d.name} {n}" for d, n in zip(dims, unknown.sum(axis=0), strict=True) if n)
+    if options.nan == "raise":
+        raise FileError(
+            "NaN behavior",
+            f"behavior {name!r} has NaN or infinite values ({rows}: {which}).",
+            where=draft.path.name,
+            remedy="keep them as not known with nan='mask' (--nan mask): those bins are neither fitted nor scored",
+        )
+    draft.notes.append(f"behavior not known (NaN), kept so: {which} {rows}")
+    return np.where(unknown, np.nan, values)
 
 
 def _fill_gaps(draft: Draft) -> NDArray[np.bool_]:
@@ -233,10 +286,13 @@ def spoken_bins(parts: Sequence[tuple[int, int]]) -> str:
 
 
 def _note_idle(draft: Draft, options: ImportOptions) -> None:
-    if not draft.behavior:
+    number = len(draft.counts)
+    found = [(values.astype(np.float64), dims) for _, values, dims in draft.behavior]
+    found += [(part.series.binned(draft.grid, number), part.dims) for part in draft.sampled]
+    if not found:
         return
-    values = np.concatenate([values.astype(np.float64) for _, values, _ in draft.behavior], axis=1)
-    dims = [dim for _, _, dims in draft.behavior for dim in dims]
+    values = np.concatenate([values for values, _ in found], axis=1)
+    dims = [dim for _, dims in found for dim in dims]
     bin_s, stop = draft.grid.bin_s, len(values)
     for effector, parts in checks.idle_by_effector(values, dims, bin_s).items():
         tail = parts[-1][0] if parts[-1][1] == len(values) else None

@@ -1,4 +1,4 @@
-"""Files of arrays, opened with suspicion: `.npz`, MATLAB 5 `.mat` and `.csv`.
+"""Files of arrays, opened with suspicion: `.npz`, MATLAB `.mat` (5 to 7.3) and `.csv`.
 
 What a header claims is checked against the size of the file before anything is allocated, nothing in a file is ever
 executed, and whatever a format's library raises becomes one :class:`FileError` that names the file.
@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ class ArrayFile(ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.variables: dict[str, Variable] = {}
+        self._opened: dict[str, Array] = {}  # structs and cells, which are asked for field by field
         with damage(path):
             self._scan()
         if not self.variables:
@@ -79,27 +81,87 @@ class ArrayFile(ABC):
     def _load(self, name: str) -> Array: ...
 
     def load(self, name: str) -> Array:
-        """The array ``name``.
+        """The array ``name``; dots lead into structs.
 
         Raises:
-            FileError: there is no such variable (the message lists those there are), or it cannot be read.
+            FileError: there is no such variable (the message lists those there are), it holds several arrays, or it
+                cannot be read.
         """
-        if name not in self.variables:
+        found, _ = self.values(name)
+        if len(found) != 1:
+            raise FileError(
+                "wrong shape",
+                f"variable {name!r} holds {len(found)} arrays, not one.",
+                where=self.path.name,
+                remedy='if they are trials, name "trial" among the axes in the mapping',
+            )
+        return found[0]
+
+    def values(self, name: str) -> tuple[list[Array], bool]:
+        """The arrays at a path: one, or the elements of a cell or struct array (then the second value is true).
+
+        Raises:
+            FileError: there is no such variable or field, or it holds neither numbers nor text.
+        """
+        from betz.data.importers.nested import reach
+
+        head = name if name in self.variables else name.split(".")[0]
+        if head not in self.variables:
             raise FileError(
                 "missing variable",
                 f"there is no variable {name!r}; it has {self.listing()}.",
                 where=self.path.name,
                 remedy="correct the name in the mapping",
             )
-        with damage(self.path):
-            values = np.asarray(self._load(name))
-        if values.dtype.kind not in "biufU" and self.variables[name].type != "struct":
+        values = self._value(head)
+        if values.dtype.kind not in "biufU" and self.variables[head].type not in ("struct", "cell"):
             raise FileError(
                 "unsupported type",
-                f"variable {name!r} holds {self.variables[name]}, not numbers.",
+                f"variable {head!r} holds {self.variables[head]}, not numbers.",
                 where=self.path.name,
                 remedy="save it as a plain numeric array",
             )
+        return reach(values, head + name[len(head) :], where=self.path.name)
+
+    def reaches(self, path: str) -> bool:
+        """Whether a path leads to something."""
+        try:
+            return bool(self.values(path)[0])
+        except FileError as error:
+            if error.reason in ("damaged file", "impossible size"):
+                raise
+            return False
+
+    def cell(self, name: str) -> Array:
+        """A cell as an array of objects, each an array.
+
+        Raises:
+            FileError: there is no such variable, or it is no cell of numbers and text.
+        """
+        if name not in self.variables or self.variables[name].type != "cell":
+            found = f"it is {self.variables[name]}" if name in self.variables else f"it has {self.listing()}"
+            raise FileError(
+                "missing variable",
+                f"there is no cell {name!r}; {found}.",
+                where=self.path.name,
+                remedy="correct the name in the mapping",
+            )
+        self.values(name)  # its elements are checked
+        return self._value(name)
+
+    def unused(self, name: str, used: Sequence[str]) -> list[str]:
+        """Paths in a struct that lead to no used variable."""
+        from betz.data.importers.nested import unused
+
+        return unused(self._value(name), name, used)
+
+    def _value(self, head: str) -> Array:
+        if head in self._opened:
+            return self._opened[head]
+        with damage(self.path):
+            values = np.asarray(self._load(head))
+        if values.dtype == object:
+            self._opened[head] = values
         return values
 
     def listing(self) -> str:
@@ -233,26 +295,13 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 
 class MatFile(ArrayFile):
-    """MATLAB 5 to 7.2, read by :mod:`betz.data.importers.mat5`."""
+    """MATLAB 5 to 7.2, read by :mod:`betz.data.importers.mat5`, and 7.3, by :mod:`betz.data.importers.mat73`."""
 
     def _scan(self) -> None:
-        from betz.data.importers.mat5 import walk
-
-        with self.path.open("rb") as file:
-            head = file.read(520)
-        if head[:10] == b"MATLAB 7.3" or b"\x89HDF" in head:
-            raise FileError(
-                "MATLAB 7.3",
-                "it is a MATLAB 7.3 file (HDF5), which is not read.",
-                where=self.path.name,
-                remedy="save it in MATLAB with the option '-v7'",
-            )
-        for name, (shape, kind) in walk(self.path).items():
+        for name, (shape, kind) in self._reader().walk(self.path).items():
             self.variables[name] = Variable(shape, kind)
 
     def _load(self, name: str) -> Array:
-        from betz.data.importers.mat5 import load
-
         if self.variables[name].type == "sparse":
             raise FileError(
                 "unsupported type",
@@ -260,7 +309,12 @@ class MatFile(ArrayFile):
                 where=self.path.name,
                 remedy=f"save full({name}) in MATLAB",
             )
-        return load(self.path, name)
+        return np.asarray(self._reader().load(self.path, name))
+
+    def _reader(self) -> ModuleType:
+        from betz.data.importers import mat5, mat73
+
+        return mat73 if mat73.is_hdf5(self.path) else mat5
 
 
 class CsvFile(ArrayFile):
@@ -328,9 +382,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def session_id(path: Path) -> str:
-    """A session id from a file's name: what is not safe in one becomes ``_``."""
-    return re.sub(r"[^A-Za-z0-9._+=-]", "_", path.stem).lstrip("._+=-")[:120] or "session"
+def session_id(path: Path, session: str = "") -> str:
+    """A session id from a file's name, and which of its sessions it is: what is not safe in one becomes ``_``."""
+    stem, end = (re.sub(r"[^A-Za-z0-9._+=-]", "_", text) for text in (path.stem, session))
+    end = f"_{end[:60]}" if end else ""
+    return (stem.lstrip("._+=-")[: 120 - len(end)] or "session") + end
 
 
 def shapes(variables: Mapping[str, Variable]) -> dict[str, tuple[int, ...]]:

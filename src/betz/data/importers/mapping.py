@@ -7,17 +7,20 @@ sets that Betz knows are shipped in ``mappings/`` and are found by name or by th
 from __future__ import annotations
 
 import json
-import math
 import tomllib
 from collections.abc import Mapping as MappingType
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from betz.core.config import from_dict, frozen_config
 from betz.core.errors import ConfigError
-from betz.data.importers.files import ArrayFile, FileError, Variable
+from betz.data.importers.files import ArrayFile, FileError
 
 SHIPPED = Path(__file__).parent / "mappings"
+
+
+Axis = Literal["trial", "time", "channel", "slot"]
 
 
 @frozen_config
@@ -25,11 +28,13 @@ class SignalsMapping:
     """Which variable holds the counts, and how.
 
     Args:
-        variable: its name (``.npz``, ``.mat``).
+        variable: its name (``.npz``, ``.mat``); dots lead into structs (``data.trial.counts``).
         columns: names or patterns of the columns instead (``.csv``), one column a channel.
-        axes: meaning of its axes; a ``slot`` axis holds several units of an electrode (slot 0: unsorted crossings).
+        axes: meaning of its axes; a ``slot`` axis holds several units of an electrode (slot 0: unsorted crossings). A
+            ``trial`` axis is one of the array, the elements of a cell, or those of a struct array on the way to it.
         slot: ``sum`` pools an electrode's slots to one channel, ``unit`` keeps them apart.
         encoding: ``counts``, or ``rate_hz``: counts divided by the bin width, which is undone and checked.
+        on_request: rates are turned back to counts only if the option ``rates_to_counts`` asks for it.
         kind: what a channel without a slot axis holds, ``crossings`` or ``unit``.
         prefix: channels are named prefix + number, from 1 (columns keep their names).
         array: name of the implanted array.
@@ -37,10 +42,39 @@ class SignalsMapping:
 
     variable: str = ""
     columns: tuple[str, ...] = ()
-    axes: tuple[Literal["time", "channel", "slot"], ...] = ("time", "channel")
+    axes: tuple[Axis, ...] = ("time", "channel")
     slot: Literal["sum", "unit"] = "sum"
     encoding: Literal["counts", "rate_hz"] = "counts"
+    on_request: bool = False
     kind: Literal["crossings", "unit"] = "crossings"
+    prefix: str = "ch"
+    array: str = "A"
+
+
+@frozen_config
+class SpikesMapping:
+    """A cell with the spike times of each channel.
+
+    Args:
+        variable: the cell: a vector of times an element, or a table of a row a channel.
+        header: rows at the top of the table that are no channels.
+        times, channel, unit, number: columns of the table, from 1, with the times, the number of the channel, that of
+            its unit, and how many times there are (checked); 0 = there is no such column, and without ``times`` each
+            element is a vector of times.
+        time_unit: of the times.
+        tick_hz: ticks a second of the session's clock; times are rounded to them, and a loss is noted.
+        kind, prefix, array: as for the signals.
+    """
+
+    variable: str
+    header: int = 0
+    times: int = 0
+    channel: int = 0
+    unit: int = 0
+    number: int = 0
+    time_unit: Literal["s", "ms"] = "s"
+    tick_hz: int = 1_000_000
+    kind: Literal["crossings", "unit"] = "unit"
     prefix: str = "ch"
     array: str = "A"
 
@@ -50,7 +84,7 @@ class TimeMapping:
     """The bin width and the time of bin 0.
 
     Args:
-        bin_ms: bin width, or
+        bin_ms: bin width (of spike times: the one that is used unless another is asked for), or
         bin_variable: the scalar variable that holds it, in
         bin_unit: seconds, milliseconds, or bins per second.
         stamps: variable with one time a bin; must be regular, and steps of several bins become gaps.
@@ -72,10 +106,11 @@ class TimeMapping:
 
 @frozen_config
 class DimMapping:
-    """Name and unit of one behavior column; an empty name leaves the column out."""
+    """Name and unit of one behavior column, and what its values are multiplied by; without a name it is left out."""
 
     name: str
     unit: str = "a.u."
+    factor: float = 1.0
 
 
 @frozen_config
@@ -86,6 +121,10 @@ class BehaviorMapping:
         variable, columns: as for the signals.
         dims: names and units of its columns, in order.
         transposed: it is (dimensions, time).
+        axes: instead, the meaning of its axes; ``("trial", "dim")`` is one value a trial, kept for all its bins.
+        borders: it has one row more than there are bins (of each trial): values at their borders, of which the one at
+            the ``start`` or the ``end`` of each bin is taken.
+        stamps: variable with the time of each row in seconds, where it is sampled at a rate of its own.
         optional: the file may lack it.
         held: its values are held between switches (a target); values that last one bin are counted and noted.
     """
@@ -94,29 +133,95 @@ class BehaviorMapping:
     variable: str = ""
     columns: tuple[str, ...] = ()
     transposed: bool = False
+    axes: tuple[Literal["trial", "time", "dim"], ...] = ()
+    borders: Literal["", "start", "end"] = ""
+    stamps: str = ""
     optional: bool = False
     held: bool = False
 
 
 @frozen_config
 class TrialMapping:
-    """Where trials start.
+    """Where trials start, and what is known of each.
 
     Args:
-        rule: ``starts`` (a variable with the start of each), ``id_changes`` (a variable with a trial number a bin) or
+        rule: ``starts`` (a variable with the start of each), ``lengths`` (a variable with the bins of each, one after
+            the other, or of each on a ``trial`` axis that is padded), ``axis`` (the elements of the signals' ``trial``
+            axis), ``id_changes`` (a variable with a trial number a bin), ``marks`` (a variable that is 1 in the first
+            bin of each), ``announced`` (a row whose ``variable`` is not what ``next`` said in the row before) or
             ``zero_velocity_jump`` (a row with zero velocity in which the position is not that of the row before).
-        variable: of the first two rules.
+        variable: of all rules but ``axis`` and the last.
+        next: of ``announced``: variable with the value of ``variable`` in the following bin.
         unit: of ``starts``: seconds, or bins counted from 0 or from 1.
-        position, velocity: behavior names of the third rule.
-        concatenated: the trials were recorded apart, so nothing may cross from one to the next.
+        position, velocity: behavior names of the last rule.
+        concatenated: the trials were recorded apart, so nothing may cross from one to the next; always so on an axis.
+        condition: variable with a text or number a trial, or a bin (that of the first bin counts), as condition.
+        columns: name in the trial table → variable with a value a trial, or a bin.
     """
 
-    rule: Literal["starts", "id_changes", "zero_velocity_jump"] = "starts"
+    rule: Literal["starts", "lengths", "axis", "id_changes", "marks", "announced", "zero_velocity_jump"] = "starts"
     variable: str = ""
+    next: str = ""
     unit: Literal["s", "bin", "bin_from_1"] = "s"
     position: tuple[str, ...] = ()
     velocity: tuple[str, ...] = ()
     concatenated: bool = False
+    condition: str = ""
+    columns: dict[str, str] | None = None
+
+
+@frozen_config
+class ControlMapping:
+    """When the decoder, not the body, moved the cursor.
+
+    Args:
+        variable: true or false a bin, or
+        first_bin: the bin of each trial, from 1, from which on it did.
+        inverted: ``variable`` is true where it did not.
+    """
+
+    variable: str = ""
+    first_bin: str = ""
+    inverted: bool = False
+
+
+@frozen_config
+class PerturbationMapping:
+    """Perturbations that the decoder was given after the stored counts (``betz.study.shifts`` applies them).
+
+    Args:
+        variable: struct with ``baseElectrodes``, ``swapElectrodesMap``, ``offsets`` (counts a bin) and ``silentChs``.
+        trials: numbers of the perturbed trials.
+        ids: the number of each trial.
+    """
+
+    variable: str
+    trials: str
+    ids: str
+
+
+@frozen_config
+class SessionMapping:
+    """One of several sessions in a file; what is not said is that of the mapping itself.
+
+    Args:
+        name: appended to the file's name.
+        subject, task, tags, notes: about this session; notes are added.
+        signals, time, behavior, trials: instead of the mapping's.
+        stacked: variables that others hold one on top of the other: of a variable with as many rows as these have in
+            all, the rows of this session's signals are taken.
+    """
+
+    name: str
+    subject: str = ""
+    task: str = ""
+    tags: dict[str, str] | None = None
+    notes: tuple[str, ...] = ()
+    signals: SignalsMapping | None = None
+    time: TimeMapping | None = None
+    behavior: tuple[BehaviorMapping, ...] | None = None
+    trials: TrialMapping | None = None
+    stacked: tuple[str, ...] = ()
 
 
 @frozen_config
@@ -124,41 +229,75 @@ class Mapping:
     """What a file of arrays holds.
 
     Args:
-        signals, time, behavior, trials: see their classes.
-        subject, task, licence, citation: about the recording; the subject can be given on import.
+        signals, spikes: see their classes; one of the two.
+        time, behavior, trials, brain_control, perturbation, sessions: see their classes.
+        subject, task, licence, citation, tags: about the recording; the subject can be given on import.
         notes: cautions shown with every import.
         recognise: variables by which a file is known to have this layout, with their shapes (−1: any length; the
             first lengths of all must agree).
+        has: variables of any shape that it must have as well; dots lead into structs.
         alone: recognised only if the file has no other variable.
+        stacked: see :class:`SessionMapping`.
     """
 
-    signals: SignalsMapping
     time: TimeMapping
+    signals: SignalsMapping | None = None
+    spikes: SpikesMapping | None = None
     behavior: tuple[BehaviorMapping, ...] = ()
     trials: TrialMapping | None = None
+    brain_control: ControlMapping | None = None
+    perturbation: PerturbationMapping | None = None
+    sessions: tuple[SessionMapping, ...] = ()
     subject: str = ""
     task: str = ""
     licence: str = ""
     citation: str = ""
+    tags: dict[str, str] | None = None
     notes: tuple[str, ...] = ()
     recognise: dict[str, tuple[int, ...]] | None = None
+    has: tuple[str, ...] = ()
     alone: bool = False
+    stacked: tuple[str, ...] = ()
 
-    def fits(self, variables: MappingType[str, Variable]) -> bool:
-        """Whether a file with these variables has the layout that this mapping is for."""
-        wanted = self.recognise or {}
-        if not wanted or not set(wanted) <= set(variables) or (self.alone and set(wanted) != set(variables)):
+    def fits(self, file: ArrayFile) -> bool:
+        """Whether a file has the layout that this mapping is for."""
+        wanted, variables = self.recognise or {}, file.variables
+        heads = {name.split(".")[0] for name in self.has} | set(wanted)
+        if not heads or not heads <= set(variables) or (self.alone and heads != set(variables)):
             return False
-        found = {name: _squeezed(variables[name].shape, len(shape)) for name, shape in wanted.items()}
+        found = {name: squeezed(variables[name].shape, len(shape)) for name, shape in wanted.items()}
         same = all(
             len(found[n]) == len(w) and all(a in (-1, b) for a, b in zip(w, found[n], strict=True))
             for n, w in wanted.items()
         )
-        return same and len({shape[0] for shape in found.values() if shape}) == 1
+        agree = len({shape[0] for shape in found.values() if shape}) <= 1
+        return same and agree and all(map(file.reaches, self.has))
+
+    def parts(self) -> dict[str, Mapping]:
+        """Each session's name and its own mapping; a single one has no name."""
+        if not self.sessions:
+            return {"": self}
+        found: dict[str, Mapping] = {}
+        for part in self.sessions:
+            if not part.name or part.name in found:
+                raise ConfigError(
+                    f"the session name {part.name!r} is {'repeated' if part.name else 'empty'}.",
+                    where="[[sessions]]",
+                    remedy="give each session a name of its own",
+                )
+            own = {k: getattr(part, k) for k in ("subject", "task", "signals", "time", "behavior", "trials", "stacked")}
+            found[part.name] = replace(
+                self,
+                **{k: v for k, v in own.items() if v not in (None, "", ())},
+                tags={**(self.tags or {}), **(part.tags or {})},
+                notes=(*self.notes, *part.notes),
+                sessions=(),
+            )
+        return found
 
 
-def _squeezed(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    """MATLAB keeps vectors and scalars as matrices."""
+def squeezed(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """A shape without lengths of 1 where fewer than two axes are wanted: MATLAB keeps vectors as matrices."""
     return tuple(n for n in shape if n != 1) if ndim < 2 and len(shape) > ndim else shape
 
 
@@ -203,7 +342,7 @@ def recognise(file: ArrayFile) -> tuple[Mapping, str]:
     for path in sorted(SHIPPED.iterdir()):
         if path.suffix in (".toml", ".json"):
             mapping, name = load_mapping(path)
-            if mapping.fits(file.variables):
+            if mapping.fits(file):
                 return mapping, name
     raise FileError(
         "unknown layout",
@@ -211,82 +350,3 @@ def recognise(file: ArrayFile) -> tuple[Mapping, str]:
         where=file.path.name,
         remedy="say what they mean in a mapping file (--mapping M.toml); --write-mapping M.toml writes one to edit",
     )
-
-
-def example_mapping(file: ArrayFile) -> str:
-    """A mapping in TOML for a file, guessed from its variables, for the user to correct.
-
-    Raises:
-        FileError: there is no array of numbers in it.
-    """
-    columns = file.path.suffix.lower() == ".csv"
-    signals, stamps, behavior = _guess_csv(list(file.variables)) if columns else _guess_arrays(file)
-    named = f"columns = {_quoted(signals)}" if columns else f"variable = {_quoted(signals[0])}"
-    axes = [] if columns else [_axes(file.variables[signals[0]].shape)]
-    width = _guess_width(file.variables, stamps)
-    listing = "".join(c if c.isprintable() else "?" for c in f"{file.path.name}: {file.listing()}")
-    lines = [f"# {listing}", "# Guessed: correct every line.", 'subject = "unknown"', ""]
-    lines += ["[signals]", named, *axes, 'encoding = "counts"   # or "rate_hz"', "", "[time]", width]
-    for name, number, transposed in behavior:
-        names = [f"{name}_{k}" if number > 1 else name for k in range(number)]
-        dims = ", ".join(f'{{ name = {_quoted(each)}, unit = "a.u." }}' for each in names)
-        of = f"columns = {_quoted([name])}" if columns else f"variable = {_quoted(name)}"
-        lines += ["", "[[behavior]]", of, *(["transposed = true"] if transposed else []), f"dims = [{dims}]"]
-    return "\n".join(lines) + "\n"
-
-
-def _guess_width(variables: MappingType[str, Variable], stamps: str) -> str:
-    single = [
-        n for n, v in variables.items() if math.prod(v.shape) == 1 and n.lower() in ("bin_s", "bin_ms", "binsize")
-    ]
-    if single:
-        unit = "ms" if single[0].lower() == "bin_ms" else "s"
-        return f'bin_variable = {_quoted(single[0])}\nbin_unit = "{unit}"'
-    return f"stamps = {_quoted(stamps)}   # seconds" if stamps else "bin_ms = 20   # correct this"
-
-
-def _quoted(value: str | list[str]) -> str:
-    """A string or a list of strings in TOML, whose escapes are those of JSON."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _axes(shape: tuple[int, ...]) -> str:
-    """Axes of the signals, time being the longest."""
-    names = ["channel", "slot"] if len(shape) == 3 else ["channel"]
-    longest = shape.index(max(shape)) if shape else 0
-    return f"axes = {json.dumps([*names[:longest], 'time', *names[longest:]][: len(shape)])}"
-
-
-Guess = tuple[list[str], str, list[tuple[str, int, bool]]]
-"""Variable or columns of the signals; stamps; name, dimensions and orientation of each behavior."""
-
-
-def _guess_arrays(file: ArrayFile) -> Guess:
-    variables = file.variables
-    arrays = {n: v.shape for n, v in variables.items() if v.type[:3] in ("flo", "int", "uin", "boo")}
-    if not arrays:
-        raise FileError(
-            "no variables",
-            f"there is no array of numbers in it; it has {file.listing()}.",
-            where=file.path.name,
-            remedy="save plain numeric arrays",
-        )
-    integer = [n for n in arrays if variables[n].type[:3] in ("int", "uin", "boo") and len(arrays[n]) > 1]
-    signals = max(integer or arrays, key=lambda n: math.prod(arrays[n]))
-    length = max(arrays[signals], default=0)
-    same = {n: _squeezed(s, 1) if math.prod(s) == length else s for n, s in arrays.items() if n != signals}
-    stamps = next((n for n, s in same.items() if s == (length,) and n.lower() in ("t", "time", "times")), "")
-    rest = [(n, s[1] if len(s) == 2 else 1, False) for n, s in same.items() if s[:1] == (length,) and n != stamps]
-    turned = [(n, s[0], True) for n, s in same.items() if len(s) == 2 and s[0] != length == s[1]]
-    return [signals], stamps, rest + turned
-
-
-def _guess_csv(names: list[str]) -> Guess:
-    stamps = next((n for n in names if n.lower() in ("t", "time", "time_s")), "")
-    stems: dict[str, list[str]] = {}
-    for name in names:
-        if name != stamps:
-            stems.setdefault(name.rstrip("0123456789"), []).append(name)
-    most = max(stems, key=lambda stem: len(stems[stem]), default="ch")
-    signals = [f"{most}*"] if most and len(stems.get(most, [])) > 1 else stems.get(most, ["ch*"])
-    return signals, stamps, [(n, 1, False) for stem, group in stems.items() if stem != most for n in group]

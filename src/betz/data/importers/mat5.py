@@ -66,7 +66,7 @@ def load(path: Path, wanted: str) -> Array:
         As :func:`walk`; ``KeyError`` if there is no such variable.
     """
     for order, body in _variables(path):
-        if _Reader(order, build=False).matrix(body, 0)[0] == wanted:
+        if _Reader(order, build=False).name(body) == wanted:
             return _Reader(order, build=True).matrix(body, 0)[3]
     raise KeyError(wanted)
 
@@ -132,6 +132,14 @@ class _Reader:
             if start + size > len(body):
                 raise ValueError(f"an element of {size} bytes ends after {len(body) - start}")
             yield kind, body[start : start + size]
+
+    def name(self, body: memoryview) -> str:
+        """Name of an array; nothing else of it is looked at."""
+        parts = self.elements(body)
+        (word,) = struct.unpack_from(f"{self.order}I", _next(parts)[1])
+        if word & 0xFF != _OPAQUE:
+            _next(parts)
+        return _ascii(_next(parts))
 
     def matrix(self, body: memoryview, depth: int) -> tuple[str, tuple[int, ...], str, Array]:
         """Name, shape, class and value of an array; the value is empty unless it is built."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from betz.decode.baselines.kalman_fit import Candidate, Search, Signals, compani
 from betz.decode.baselines.refit import RefitTraining
 from betz.decode.decoder import save_decoder
 from betz.decode.features import Float, Scaler, counting
-from betz.decode.labels import continuous_labels, groups
+from betz.decode.labels import check_varying, continuous_labels, groups
 from betz.decode.state_space import Model, Step
 from betz.decode.streaming import StreamingDecoder
 
@@ -63,6 +63,8 @@ class Kalman:
     refit: RefitTraining | None = None
     folds: int = 4
 
+    decodes: ClassVar[tuple[str, ...]] = ("continuous",)
+
     def __post_init__(self) -> None:
         if not (self.lead_ms and self.transforms and self.shrink and self.inflate) or self.folds < 2:
             raise ConfigError("every list needs an entry, and folds at least 2.", where="Kalman settings")
@@ -100,6 +102,7 @@ class Kalman:
         y_NK, _ = continuous_labels(session, dims, recipe="Kalman")
         if self.refit is not None:
             y_NK = self.refit.intended(session, dims, y_NK)
+            check_varying(session, dims, y_NK)
         signals = Signals(session, stride=max(1, round(self.step_ms / session.bin_ms)))
         filters = [self._filter(signals, dims, columns, y_NK[:, columns]) for columns in groups(dims)]
         return KalmanDecoder(

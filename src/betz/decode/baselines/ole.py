@@ -45,6 +45,8 @@ class OLE:
     inverse: Literal["optimal", "unbiased"] = "optimal"
     folds: int = 4
 
+    decodes: ClassVar[tuple[str, ...]] = ("continuous",)
+
     def __post_init__(self) -> None:
         if not (self.smoothing_ms and self.ridge and self.shrink) or self.folds < 2:
             raise ConfigError("every list needs an entry, and folds at least 2.", where="OLE settings")

@@ -63,6 +63,7 @@ class GRU:
     target_smoothing_ms: float = 0.0
 
     cell: ClassVar[str] = "gru"
+    decodes: ClassVar[tuple[str, ...]] = ("continuous",)
 
     def __post_init__(self) -> None:
         positive = (self.width, self.members, self.steps, self.windows, self.window_ms, self.rate)

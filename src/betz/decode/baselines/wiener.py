@@ -49,6 +49,8 @@ class Wiener:
     validation: Literal["blocks", "tail"] = "blocks"
     folds: int = 4
 
+    decodes: ClassVar[tuple[str, ...]] = ("continuous",)
+
     def __post_init__(self) -> None:
         if not (self.span_ms and self.prefilter_ms and self.strengths) or self.folds < 2:
             raise ConfigError("every list needs an entry, and folds at least 2.", where="Wiener settings")
