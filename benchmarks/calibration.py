@@ -76,6 +76,16 @@ SETS = {
         },
         {"bin_ms": 100},
     ),
+    "dcca": Set("dcca_monkeys/*.mat", {"dcca_velocity": Task(("hand_vx", "hand_vy"))}, {}),
+    "chewie": Set(
+        "chewie_mihi/chewie*.npz",
+        {
+            "chewie_velocity": Task(("hand_vx", "hand_vy")),
+            "chewie_position": Task(("hand_x", "hand_y")),
+            "chewie_force": Task(("force_x", "force_y")),
+        },
+        {},
+    ),
 }
 
 

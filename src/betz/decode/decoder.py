@@ -30,6 +30,7 @@ KINDS = {
     "wiener": "betz.decode.baselines.wiener:WienerDecoder",
     "kalman": "betz.decode.baselines.kalman:KalmanDecoder",
     "ole": "betz.decode.baselines.ole:OLEDecoder",
+    "discrete": "betz.decode.baselines.discrete:DiscreteDecoder",
     "recurrent": "betz.decode.baselines.recurrent:RecurrentDecoder",
     "transformer": "betz.decode.transformer:TransformerDecoder",
 }
