@@ -19,6 +19,7 @@ from _common import finish
 from betz.core.session import BehaviorDim, Series, Session
 from betz.sim.population import Simulation, simulate
 from betz.testing import check_decoder
+from betz.testing.decoders import CLOSED_FORM_TOLERANCE, NETWORK_TOLERANCE
 
 BEHAVIOR = ("hand_vx", "hand_vy")
 RECIPES = {
@@ -29,7 +30,11 @@ RECIPES = {
     "ole": betz.OLE(),
     "lda": betz.LDA(),
     "logistic": betz.Logistic(),
+    "gru": betz.GRU(width=32, steps=40),
+    "lstm": betz.LSTM(width=32, steps=40),
 }
+NETWORKS = ("gru", "lstm")
+"""Float32: they have a tolerance, and a key of the last line, of their own."""
 
 
 def with_movement(session: Session) -> Session:
@@ -45,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one bin width only")
     arguments = parser.parse_args()
-    started, checks, worst = time.time(), 0, 0.0
+    started, checks, worst = time.time(), 0, {"closed form": 0.0, "network": 0.0}
     table = Table("decoder", "bin ms", "checks", "worst |streamed − offline| / sd")
     for bin_ms in (20.0,) if arguments.quick else (10.0, 20.0, 50.0, 100.0):
         session = with_movement(simulate(Simulation(minutes=2, bin_ms=bin_ms), seed=0).session)
@@ -53,16 +58,21 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 behavior = BEHAVIOR if recipe.decodes == ("continuous",) else ("movement",)
                 recipe.calibrate(session, behavior=behavior).save(Path(folder))
-                report = check_decoder(lambda folder=folder: betz.load(folder), signals_NC=session.signals[:2000])
+                kind = "network" if name in NETWORKS else "closed form"
+                report = check_decoder(
+                    lambda folder=folder: betz.load(folder),
+                    signals_NC=session.signals[:2000],
+                    tolerance=NETWORK_TOLERANCE if kind == "network" else CLOSED_FORM_TOLERANCE,
+                )
             checks += len(report.checks)
-            worst = max(worst, report.worst_offline_error)
+            worst[kind] = max(worst[kind], report.worst_offline_error)
             table.add_row(name, f"{bin_ms:g}", str(len(report.checks)), f"{report.worst_offline_error:.2e}")
     Console().print(table)
     result = {
         "decoders": sorted(RECIPES),
         "checks": checks,
-        "worst_offline_error": None,
-        "worst_offline_error_f64": worst,
+        "worst_offline_error": worst["network"],
+        "worst_offline_error_f64": worst["closed form"],
     }
     left_out = "bin widths other than 20 ms" if arguments.quick else ""
     finish(result, started, quick=arguments.quick, left_out=left_out)

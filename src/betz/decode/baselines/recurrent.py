@@ -51,7 +51,7 @@ class GRU:
 
     width: int = 128
     members: int = 2
-    steps: int = 260
+    steps: int = 400
     windows: int = 16
     window_ms: float = 4500.0
     rate: float = 3e-3
