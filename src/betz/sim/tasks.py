@@ -74,15 +74,15 @@ class Submovement:
     skew: float = 1.0
     bend: float = 0.0
 
-    def add_to(self, position_MD: Float) -> None:
-        """Add it to positions at 1 kHz, from its start to the end of time."""
+    def add_to(self, position_MD: Float, jump_MD: Float) -> None:
+        """Add it to positions at 1 kHz while it lasts; at its end, what stays of it is a jump (summed up later)."""
         first = int(np.ceil(self.start_s * SAMPLE_HZ))
         last = int(np.ceil((self.start_s + self.duration_s) * SAMPLE_HZ))
         step = np.array(self.step_cm)
         time = (np.arange(first, min(last, len(position_MD))) / SAMPLE_HZ - self.start_s) / self.duration_s
         share = minimum_jerk(time**self.skew)[:, None]
         position_MD[first:last] += step * share + self.bend * np.array((-step[1], step[0])) * 4 * share * (1 - share)
-        position_MD[last:] += step
+        jump_MD[last : last + 1] += step
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,16 @@ def perform(task: Task, *, seconds: float, margin_s: float, seeds: SeedTree) -> 
         seeds: a longer recording begins like a shorter one of the same seeds.
     """
     samples = int(np.ceil((seconds + margin_s) * SAMPLE_HZ)) + 1
-    position_MD = _wander(samples, seeds)
+    position_MD = wander(samples, seeds)
+    jump_MD = np.zeros_like(position_MD)
     reaches = []
     for reach in _reaches(task, seeds.generator("reaches")):
         if reach.cue_s * SAMPLE_HZ >= samples:
             break
         reaches.append(reach)
         for part in reach.submovements:
-            part.add_to(position_MD)
+            part.add_to(position_MD, jump_MD)
+    position_MD += np.cumsum(jump_MD, axis=0)
     velocity_MD = np.gradient(position_MD, 1 / SAMPLE_HZ, axis=0)
     finished = [reach for reach in reaches if reach.end_s <= seconds]
     started = sum(reach.cue_s < seconds for reach in reaches)
@@ -139,7 +141,7 @@ def _reaches(task: Task, rng: np.random.Generator) -> Iterator[Reach]:
     """Reaches without end, each from where the last one ended."""
     hand, now_s = np.zeros(2), 0.0
     for target, condition in _targets(task, rng):
-        reach, hand = _reach(hand, target, condition, now_s, self_paced=task == "random_target", rng=rng)
+        reach, hand = reach_to(hand, target, condition, now_s, self_paced=task == "random_target", rng=rng)
         now_s = reach.end_s
         yield reach
 
@@ -161,7 +163,7 @@ def _targets(task: Task, rng: np.random.Generator) -> Iterator[tuple[Float, str]
             yield np.zeros(2), f"back_{k}"
 
 
-def _reach(
+def reach_to(
     hand: Float, target: Float, condition: str, now_s: float, *, self_paced: bool, rng: np.random.Generator
 ) -> tuple[Reach, Float]:
     """The next reach and where it leaves the hand."""
@@ -191,7 +193,7 @@ def _submovement(start_s: float, step: Float, rng: np.random.Generator) -> Submo
     return Submovement(start_s, float(duration_s), (float(step[0]), float(step[1])), skew, bend)
 
 
-def _wander(samples: int, seeds: SeedTree) -> Float:
+def wander(samples: int, seeds: SeedTree) -> Float:
     """Positions (M, 2) of a hand that means to rest: physiological tremor at 9 Hz and slow wander, in cm."""
     tremor = 0.98 * np.exp(2j * np.pi * 9 / SAMPLE_HZ)
     slow = np.exp(-1 / (0.5 * SAMPLE_HZ))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -16,14 +17,13 @@ UNTUNED, SILENT = 0.15, 0.10
 SILENT_HZ = (0.01, 0.3)
 BASELINE_HZ, BASELINE_SD, BASELINE_MAX_HZ = 5.5, 0.9, 35.0
 """Rates at rest are log-normal: median, standard deviation of the logarithm, and where they are cut off."""
-VELOCITY_DEPTH, VELOCITY_SD = 0.6, 0.7
-SPEED_DEPTH, SPEED_SD = 1.45, 0.55
+VELOCITY_DEPTH, VELOCITY_SD = 0.58, 0.7
+SPEED_DEPTH, SPEED_SD = 1.6, 0.6
 POSITION_DEPTH, POSITION_SD = 0.15, 0.7
 """Medians of the depths and standard deviations of their logarithms (speed: mean and standard deviation)."""
 LATENCY_MS, LATENCY_SD_MS, LATENCY_RANGE_MS = 100.0, 20.0, (50, 150)
-HALF_SPEED_CM_S = 15.0
+HALF_SPEED_CM_S = 20.0
 REACH_CM = 5.0
-MAX_HZ = 250.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Population:
 
     The logarithm of a rate is that of the baseline plus ``velocity_depth`` · (drive along the preferred direction),
     plus ``speed_depth`` · (length of the drive), plus ``position_depth`` · (position along its own preferred
-    direction, per 5 cm). The drive is the velocity, compressed: v / (15 cm/s + speed), so a depth is the change of the
+    direction, per 5 cm). The drive is the velocity, compressed: v / (20 cm/s + speed), so a depth is the change of the
     log rate from rest to very fast movement.
 
     Args:
@@ -56,6 +56,7 @@ class Population:
     def __len__(self) -> int:
         return len(self.kind)
 
+    @cached_property
     def weights_CF(self) -> Float:
         """(C, 5) change of the log rate per unit of each of :func:`features_FM`."""
         velocity, position = np.radians(self.preferred_deg), np.radians(self.position_deg)
@@ -71,19 +72,25 @@ class Population:
         )
 
 
-def draw_population(channels: int, rng: np.random.Generator) -> Population:
-    """Channels of a new array; those of a larger array begin with those of a smaller one of the same generator."""
+def draw_population(channels: int, rng: np.random.Generator, *, silent: float = SILENT) -> Population:
+    """Channels of a new array; those of a larger array begin with those of a smaller one of the same generator.
+
+    Args:
+        channels: C.
+        rng: decides everything.
+        silent: share of near-dead channels.
+    """
     uniform_CU, normal_CZ = np.empty((channels, 4)), np.empty((channels, 5))
     for c in range(channels):
         uniform_CU[c], normal_CZ[c] = rng.random(4), rng.standard_normal(5)
-    silent = uniform_CU[:, 0] < SILENT
-    tuned = uniform_CU[:, 0] >= SILENT + UNTUNED
+    dead = uniform_CU[:, 0] < silent
+    tuned = uniform_CU[:, 0] >= silent + UNTUNED
     active_hz = np.minimum(BASELINE_HZ * np.exp(BASELINE_SD * normal_CZ[:, 0]), BASELINE_MAX_HZ)
     low, high = SILENT_HZ
     latency = LATENCY_MS + LATENCY_SD_MS * normal_CZ[:, 4]
     return Population(
-        kind=tuple("silent" if s else "tuned" if t else "untuned" for s, t in zip(silent, tuned, strict=True)),
-        baseline_hz=np.where(silent, low + (high - low) * uniform_CU[:, 3], active_hz),
+        kind=tuple("silent" if d else "tuned" if t else "untuned" for d, t in zip(dead, tuned, strict=True)),
+        baseline_hz=np.where(dead, low + (high - low) * uniform_CU[:, 3], active_hz),
         preferred_deg=360 * uniform_CU[:, 1],
         velocity_depth=np.asarray(tuned * VELOCITY_DEPTH * np.exp(VELOCITY_SD * normal_CZ[:, 1]), np.float64),
         speed_depth=np.asarray(tuned * (SPEED_DEPTH + SPEED_SD * normal_CZ[:, 2]), np.float64),
