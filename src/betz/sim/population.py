@@ -47,7 +47,7 @@ class Simulation:
         bin_ms: bin width of the session (spike ticks are kept, so others can be had by ``rebinned``; with power, whole
             multiples).
         task: ``random_target`` (self-paced, in a square of 10 cm), ``center_out`` (8 targets at 8 cm), ``grid``,
-            ``click``, ``rest_move``, ``grasp``, ``force_1d``, ``force_2d``, ``fingers_2``, ``fingers_3``, ``fingers_5``
+            ``click``, ``rest_move``, ``grasp``, ``force_1d``, ``force_2d``, ``fingers_2`` … ``fingers_5``
             or ``writing``.
         noise: size of what moves rates besides the movement; 1 = as hard as real arrays, 0 = pure Poisson noise.
         arrays: how many, each with channels of its own; all share the fluctuations.

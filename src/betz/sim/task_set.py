@@ -24,6 +24,7 @@ AnyTask = Literal[
     "force_2d",
     "fingers_2",
     "fingers_3",
+    "fingers_4",
     "fingers_5",
     "writing",
 ]
@@ -36,6 +37,7 @@ _OTHERS: dict[str, Callable[..., Performance]] = {
     "force_2d": partial(isometric, dimensions=2),
     "fingers_2": partial(fingers, count=2),
     "fingers_3": partial(fingers, count=3),
+    "fingers_4": partial(fingers, count=4),
     "fingers_5": partial(fingers, count=5),
     "writing": writing,
 }
