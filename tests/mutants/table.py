@@ -158,7 +158,7 @@ MUTANTS = (
         "        os.rename(part, folder)\n",
         '        early = {**manifest, "arrays": folder.name, "files": files}\n'
         '        early["sha256"] = seal(early)\n'
-        "        disk.write_file(self._manifest_path(id), json.dumps(early).encode())\n"
+        "        write_whole(self._manifest_path(id), json.dumps(early).encode())\n"
         "        os.rename(part, folder)\n",
         CRASH + "::test_kill_9_before_any_line",
     ),
@@ -743,5 +743,47 @@ MUTANTS = (
         'if k != "perturbation"',
         'if k != ""',
         "tests/unit/test_shifts.py",
+    ),
+    Mutant(
+        "GRU forgets its state at a push",
+        "src/betz/model/cells.py",
+        "        h[0] = start\n        gates = drive.new_empty(bins, *start.shape[:-1], 2 * width)",
+        "        h[0] = 0\n        gates = drive.new_empty(bins, *start.shape[:-1], 2 * width)",
+        "tests/unit/test_cells.py",
+    ),
+    Mutant(
+        "LSTM without a gradient through its memory",
+        "src/betz/model/cells.py",
+        "            back_c = back_c * f\n",
+        "            back_c = back_c * 0\n",
+        "tests/unit/test_cells.py",
+    ),
+    Mutant(
+        "training windows run on across an edge",
+        "src/betz/decode/fit.py",
+        "counts = (offset >= self._skip[which]) & (at < self._end[which])",
+        "counts = offset >= self._skip[which]",
+        "tests/unit/test_recurrent.py::test_windows_cross_nothing",
+    ),
+    Mutant(
+        "the rate does not come down with the budget",
+        "src/betz/decode/fit.py",
+        "share = max(step / steps, (clock() - begun) / budget_s if step else 0.0)",
+        "share = step / steps + 0 * (clock() - begun)",
+        "tests/unit/test_recurrent.py::test_the_budget_ends_the_training_and_the_report_says_so",
+    ),
+    Mutant(
+        "streams see counts where training saw roots",
+        "src/betz/decode/baselines/recurrent.py",
+        "self.scaler.apply(square_root(signals_BNC, self._counting), present_BN)",
+        "self.scaler.apply(signals_BNC, present_BN)",
+        "tests/unit/test_recurrent.py::test_streams_see_what_training_saw",
+    ),
+    Mutant(
+        "strength by the error of the liveliest muscle",
+        "src/betz/decode/baselines/wiener.py",
+        "(self.error(tau, span, strength) / self.variance)[list(columns)].mean()",
+        "self.error(tau, span, strength)[list(columns)].mean()",
+        "tests/unit/test_wiener.py::test_a_tail_is_judged_by_its_own_variance",
     ),
 )

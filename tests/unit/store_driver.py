@@ -35,7 +35,7 @@ OLD, NEW = full_session(id="one", seed=1, bins=60), full_session(id="one", seed=
 OTHER = small(7, id="other", bins=3, channels=1)
 BRIEF_OLD, BRIEF_NEW = small(1, bins=300), small(2, bins=310)
 BRIEF_SPIKES = replace(small(1, channels=2), counts=None, spikes=(np.arange(0, 800, 7), np.arange(3)))
-TRACED = ("data/store.py", "data/disk.py", "shutil.py")
+TRACED = ("data/store.py", "data/disk.py", "core/files.py", "shutil.py")
 
 
 def in_child(action: Callable[[], object]) -> int:

@@ -136,6 +136,31 @@ def test_short_trials_are_learned_as_streams_start() -> None:
     assert betz.evaluate(decoder, whole.between(1200, 1600)).r2 > 0.6
 
 
+def test_streams_see_what_training_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The inputs of a stream are, bit for bit, those that the network was trained on."""
+    seen: list[np.ndarray] = []
+    real = TrainingWindows.__init__
+
+    def noted(self: TrainingWindows, x_NC: np.ndarray, *rest: Any, **values: Any) -> None:
+        seen.append(x_NC.astype(np.float32))
+        real(self, x_NC, *rest, **values)
+
+    monkeypatch.setattr(TrainingWindows, "__init__", noted)
+    recording = session(bins=300)
+    decoder = betz.GRU(**{**SMALL, "steps": 1}).calibrate(recording, behavior=XY)
+    pushed: list[np.ndarray] = []
+    forward = type(decoder.network).forward
+
+    def watched(self: Any, x_NMBC: torch.Tensor, *rest: Any, **values: Any) -> Any:
+        pushed.append(x_NMBC[:, 0, 0].numpy().copy())
+        return forward(self, x_NMBC, *rest, **values)
+
+    monkeypatch.setattr(type(decoder.network), "forward", watched)
+    decoder.open(1, max_push_bins=300)
+    decoder.push(recording.signals[None])
+    assert np.array_equal(pushed[0], seen[0])
+
+
 def test_square_roots_of_counts_only() -> None:
     channels = (Channel("a"), Channel("b", "unit"), Channel("p", "power", unit="uV^2"))
     found = square_root(np.array([[4.0, 9.0, -2.5]]), counting(channels))

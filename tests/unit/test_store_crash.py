@@ -17,6 +17,7 @@ import pytest
 from betz.core.errors import DataError
 from betz.data import disk
 from betz.data.store import Store
+from tests.unit.recording_files import counts_NC, npz
 from tests.unit.store_helpers import ROOT, full_session, leftovers, python, small, value_of
 
 pytest.importorskip("fcntl", reason="stores are written on POSIX systems")
@@ -41,6 +42,29 @@ def test_kill_9_from_outside_at_any_time(tmp_path: Path) -> None:
     assert found["old"] + found["new"] == 20
     assert found["old"] > 0
     assert found["dirty"] > 2  # they were killed in the middle
+
+
+@pytest.mark.parametrize("entries", [1, 2, 4])
+def test_kill_9_during_betz_import(tmp_path: Path, entries: int) -> None:
+    """Killed as soon as so many folders of arrays are there: every session that the store names is whole."""
+    files = [str(npz(tmp_path / f"s{k}.npz", counts=counts_NC(bins=20_000, seed=k))) for k in range(6)]
+    mapping = '[signals]\nvariable = "counts"\naxes = ["time", "channel"]\n[time]\nbin_ms = 20\n'
+    (tmp_path / "m.toml").write_text(f'subject = "m"\n{mapping}')
+    store = tmp_path / "store"
+    command = [sys.executable, "-c", "from betz.cli.main import app; app()", "import", *files, "--store", str(store)]
+    command += ["--mapping", str(tmp_path / "m.toml")]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while child.poll() is None and len(list(store.glob("arrays/*"))) < entries:
+        pass
+    child.kill()
+    assert child.wait(timeout=60) in (0, -9)
+    assert len(list(store.glob("arrays/*"))) >= entries  # it had begun
+    for name in Store(store).ids:
+        Store(store).verify(name)
+    again = subprocess.run([*command, "--replace"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert Store(store).ids == tuple(f"s{k}" for k in range(6))
+    assert leftovers(store) == []
 
 
 def test_writers_and_readers_at_the_same_time(tmp_path: Path) -> None:
@@ -70,7 +94,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["failed"] >= 5
 
 
-@pytest.mark.parametrize("step", ["write_array", "write_file", "sync_folder"])
+@pytest.mark.parametrize("step", ["disk.write_array", "store.write_whole", "store.sync_folder"])
 def test_any_failure_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     store = Store(tmp_path / "store", create=True)
     store.put(small(1))
@@ -79,7 +103,7 @@ def test_any_failure_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pyt
     def fail(*_: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(disk, step, fail)
+    monkeypatch.setattr(f"betz.data.{step}", fail)
     with pytest.raises(DataError, match=r"it cannot be written to \(Permission denied\).*yours to write to") as caught:
         store.put(full_session(id="one"), replace=True)
     assert caught.value.where == str(store.path)
@@ -88,7 +112,7 @@ def test_any_failure_leaves_the_store_as_it_was(tmp_path: Path, monkeypatch: pyt
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(disk, step, stop)
+    monkeypatch.setattr(f"betz.data.{step}", stop)
     with pytest.raises(KeyboardInterrupt):
         store.put(full_session(id="one"), replace=True)
     assert {p: p.read_bytes() for p in store.path.rglob("*") if p.is_file()} == before

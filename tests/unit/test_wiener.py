@@ -214,3 +214,17 @@ def test_few_bins_and_discrete_behavior_are_refused() -> None:
 def test_ten_seconds_and_one_channel_work() -> None:
     fitted = Wiener().calibrate(session(bins=200, channels=1), behavior=BEHAVIOR)
     assert np.isfinite(decode(fitted, session(channels=1))).all()
+
+
+def test_a_tail_is_judged_by_its_own_variance() -> None:
+    """A dimension that all but falls silent in the held-out part counts by its R² there, not by its small error."""
+    data = session(bins=4000)
+    noise = np.random.default_rng(3)
+    values = data.behavior_of(BEHAVIOR)
+    values[:, 1] = 0.45 * values[:, 0] + 0.9 * values[:, 1].std() * noise.normal(size=len(values))
+    values[3200:, 1] *= 0.05
+    series = replace(data.behavior[0], values=values)
+    recipe = Wiener(lags=3, prefilter_ms=(0,), strengths=(0.001, 30), validation="tail", folds=5)
+    both = recipe.calibrate(replace(data, behavior=(series,)), behavior=BEHAVIOR)
+    assert both.filters[0].chosen["strength"] == 30
+    assert recipe.calibrate(data, behavior=BEHAVIOR[:1]).filters[0].chosen["strength"] == 0.001

@@ -20,10 +20,11 @@ def commit(part: Path, path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file as a whole."""
-    part = path.with_name(f".{path.name}.part")
+    """Write a file as a whole: afterwards the old or the new one is there, also after a power failure."""
+    part = path.with_name(f".tmp-{os.urandom(6).hex()}")
     try:
-        part.write_bytes(content)
+        with part.open("xb") as file:
+            file.write(content)
         commit(part, path)
     finally:
         part.unlink(missing_ok=True)

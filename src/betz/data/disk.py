@@ -65,29 +65,6 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def sync_folder(path: Path) -> None:
-    """Make the names in a folder survive a power failure."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole: afterwards the old or the new one is there, also after a power failure."""
-    part = path.with_name(f".tmp-{os.urandom(6).hex()}")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
 def write_array(path: Path, array: Array) -> Entry:
     """Write a new ``.npy`` file and return what a manifest says of it.
 

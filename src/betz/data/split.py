@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from betz.core.errors import ConfigError, DataError
+from betz.core.files import write_whole
 from betz.core.session import Session
-from betz.data.disk import write_file, writing
+from betz.data.disk import writing
 
 ROLES = ("pretrain", "validate", "test")
 CHRONOLOGICAL, SESSIONS, SUBJECTS, CONDITIONS = (
@@ -157,7 +158,7 @@ class Split:
             DataError: the disk did not take it.
         """
         with writing(Path(path)):
-            write_file(Path(path), (json.dumps(self.to_json(), indent=1) + "\n").encode())
+            write_whole(Path(path), (json.dumps(self.to_json(), indent=1) + "\n").encode())
         return Path(path)
 
     def summary(self) -> str:

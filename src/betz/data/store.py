@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from betz.core.errors import DataError
+from betz.core.files import sync_folder, write_whole
 from betz.core.session import Session
 from betz.core.validate import SAFE_ID
 from betz.data import disk
@@ -224,7 +225,7 @@ class Store:
             if not path.exists():
                 raise DataError(f"no session {id!r}.", where=str(self.path), remedy="see Store.ids")
             path.unlink()
-            disk.sync_folder(path.parent)
+            sync_folder(path.parent)
             self._sweep()
 
     def keep(self, folder: Path, name: str, array: Array) -> None:
@@ -246,14 +247,14 @@ class Store:
         part, folder = self.path / ARRAYS / f".tmp-{token}", self.path / ARRAYS / f"{id}.{token}"
         part.mkdir()
         files = {name: disk.write_array(part / f"{name}.npy", array) for name, array in arrays.items()}
-        disk.sync_folder(part)
+        sync_folder(part)
         os.rename(part, folder)
-        disk.sync_folder(folder.parent)
+        sync_folder(folder.parent)
         manifest = {**manifest, "arrays": folder.name, "files": files}
         manifest["sha256"] = seal(manifest)
         if json.loads((self.path / HEAD).read_bytes())["version"] < VERSION:
             self._write_head()
-        disk.write_file(self._manifest_path(id), json.dumps(manifest, indent=1).encode())
+        write_whole(self._manifest_path(id), json.dumps(manifest, indent=1).encode())
 
     def _sweep(self) -> None:
         """Remove what killed writers left and what no manifest names; only while holding the lock."""
@@ -299,7 +300,7 @@ class Store:
             self._write_head()
 
     def _write_head(self) -> None:
-        disk.write_file(self.path / HEAD, json.dumps({"format": STORE_FORMAT, "version": VERSION}).encode())
+        write_whole(self.path / HEAD, json.dumps({"format": STORE_FORMAT, "version": VERSION}).encode())
 
     def _manifest_path(self, id: str) -> Path:
         if not isinstance(id, str) or not SAFE_ID.fullmatch(id):

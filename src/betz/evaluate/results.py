@@ -10,7 +10,6 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from betz.core import files
 from betz.core.config import to_dict
 from betz.core.errors import ConfigError, DataError
 from betz.core.session import Session
@@ -103,17 +103,10 @@ def write_whole(path: Path, content: bytes) -> Path:
     Raises:
         DataError: the disk did not take it.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        files.write_whole(path, content)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise DataError(f"it could not be written ({error}).", where=str(path), remedy="give another path") from None
     return path
 
