@@ -1,7 +1,8 @@
 """R² against minutes of calibration: decoders on real recordings, resumable, one JSON line a result.
 
     python benchmarks/calibration.py [--data DIR] [--split FILE] [--minutes 0.5,1,2,5,10] [--seeds 3]
-        [--decoders wiener,kalman,gru] [--part test] [--sets indy,spike] [--jobs 2] [--quick] [--out DIR]
+        [--decoders wiener,kalman,gru,betz,betz_refined] [--model DIR] [--part test] [--sets indy,spike] [--jobs 2]
+        [--quick] [--out DIR]
 
 Calibration is the first min(m minutes, 60 %) of a session, the test part its last 40 %, decoded bin by bin after 20 s
 of unlabelled warm-up. Sets of concatenated trials are decoded across their trial edges (``cross``, the bounds are for
@@ -22,16 +23,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import betz
 from _common import finish, need
 from betz.core.session import Session
-from betz.data.split import read_split
+from betz.data.split import Split, read_split
+from betz.decode.history import History
 from betz.evaluate.results import Row, table, table_text
 from betz.evaluate.run import RECIPES, Plan, RunError, Task, run
 
 MINUTES = (0.5, 1.0, 2.0, 5.0, 10.0)
-SEEDED = ("gru", "lstm")
+SEEDED = ("gru", "lstm", "betz_refined")
 """Decoders with random parts; the others give the same with every seed."""
+OWN = ("betz", "betz_refined")
+"""Betz's own decoder, of the weights of ``--model``: without gradients, and with 60 s of training."""
+REFINED_S = 60.0
+HISTORY = 16
+"""Earlier sessions that a history is made of, at most."""
 
 
 @dataclass(frozen=True)
@@ -97,17 +106,57 @@ def sessions_of(data: Path, chosen: Set, ids: Sequence[str]) -> list[Session]:
     return [betz.read(path, **chosen.options) for path in paths]
 
 
-def plan_of(chosen: Set, decoders: Sequence[str], minutes: Sequence[float], seeds: Sequence[int]) -> Plan:
+def plan_of(
+    chosen: Set,
+    decoders: Sequence[str],
+    minutes: Sequence[float],
+    seeds: Sequence[int],
+    model: str,
+    histories: dict[str, History],
+) -> Plan:
     """The plan of one set; ``wiener_floor`` is the untuned filter."""
-    made = {name: _recipe(name) for name in decoders}
     return Plan(
-        decoders=made, tasks=chosen.tasks, minutes=tuple(minutes), seeds=tuple(seeds), edges=("cross", "restart")
+        decoders={name: _recipe(name, model) for name in decoders},
+        tasks=chosen.tasks,
+        minutes=tuple(minutes),
+        seeds=tuple(seeds),
+        edges=("cross", "restart"),
+        budgets={name: REFINED_S for name in decoders if name == "betz_refined"},
+        histories=histories,
     )
 
 
-def _recipe(name: str) -> Any:
+def histories_of(data: Path, chosen: Set, split: Split, sessions: Sequence[Session], out: Path) -> dict[str, History]:
+    """The history of each session: at most the 16 latest earlier sessions of pretraining and validation."""
+    if not chosen.split:
+        return {}
+    ids = {*split.ids("pretrain"), *split.ids("validate")}
+    known = [p for p in sorted(data.glob(chosen.pattern)) if p.stem in ids]
+    made: dict[str, History] = {}
+    for session in sessions:
+        earlier = [p for p in known if p.stem < session.id][-HISTORY:]
+        if not earlier:
+            continue
+        folder = out / "histories" / f"{earlier[0].stem}-{earlier[-1].stem}-{len(earlier)}"
+        if not (folder / "history.json").exists():
+            history: History | None = None
+            for path in earlier:
+                before = betz.read(path, **chosen.options)
+                names = [n for task in chosen.tasks.values() for n in task.names_in(before)]
+                y = before.behavior_of(names)
+                names = [n for n, column in zip(names, y.T, strict=True) if np.nanstd(column) > 0]
+                history = (history or History(before.subject)).add(before, behavior=names)
+            assert history is not None
+            history.save(folder)
+        made[session.id] = History.load(folder)
+    return made
+
+
+def _recipe(name: str, model: str) -> Any:
     if name == "wiener_floor":
         return betz.Wiener.floor()
+    if name in OWN:
+        return betz.load(model)
     module, attribute = RECIPES[name].split(":")
     return getattr(importlib.import_module(module), attribute)()
 
@@ -117,9 +166,10 @@ def rows_of(arguments: argparse.Namespace, out: Path) -> list[Row]:
     split = read_split(need(arguments.split, "which sessions are test sessions"))
     ids = split.ids(arguments.part)
     decoders = arguments.decoders.split(",")
-    unknown = [d for d in decoders if d not in RECIPES and d != "wiener_floor"]
+    unknown = [d for d in decoders if d not in RECIPES and d not in ("wiener_floor", *OWN)]
     if unknown:
-        sys.exit(f"error: no decoder is named {', '.join(unknown)}; known: wiener_floor, {', '.join(RECIPES)}.")
+        known = ", ".join(("wiener_floor", *OWN, *RECIPES))
+        sys.exit(f"error: no decoder is named {', '.join(unknown)}; known: {known}.")
     minutes = [float(m) for m in arguments.minutes.split(",")]
     rows: list[Row] = []
     for name in arguments.sets.split(","):
@@ -128,16 +178,20 @@ def rows_of(arguments: argparse.Namespace, out: Path) -> list[Row]:
         if not sessions:
             print(f"{name}: no recordings of {arguments.part} in {arguments.data}", flush=True)
             continue
-        for some, seeds in (
-            ([d for d in decoders if d not in SEEDED], [0]),
-            ([d for d in decoders if d in SEEDED], list(range(arguments.seeds))),
+        own = any(d in OWN for d in decoders)
+        histories = histories_of(arguments.data, chosen, split, sessions, out) if own else {}
+        labelled = [m for m in minutes if m > 0]
+        for some, seeds, lengths, known_ in (
+            ([d for d in decoders if d not in (*SEEDED, *OWN)], [0], labelled, {}),
+            ([d for d in decoders if d in SEEDED and d not in OWN], list(range(arguments.seeds)), labelled, {}),
+            ([d for d in decoders if d == "betz"], [0], minutes if histories else labelled, histories),
+            ([d for d in decoders if d == "betz_refined"], list(range(arguments.seeds)), labelled, histories),
         ):
-            if not some:
+            if not some or not lengths:
                 continue
+            plan = plan_of(chosen, some, lengths, seeds, arguments.model, known_)
             try:
-                found: list[Row] = run(
-                    plan_of(chosen, some, minutes, seeds), sessions, out=out / "calibration.jsonl", jobs=arguments.jobs
-                )
+                found: list[Row] = run(plan, sessions, out=out / "calibration.jsonl", jobs=arguments.jobs)
             except RunError as error:
                 print(f"error: {error}", flush=True)
                 found = error.rows
@@ -183,6 +237,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--decoders", default="wiener_floor,wiener,kalman,ole,gru,lstm")
     parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--model", default="betz-1", help="folder of a generalist, or the name of a shipped one")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="Indy at 1 minute, one seed")
     parser.add_argument("--out", type=Path, help="folder of results; resumes from it")

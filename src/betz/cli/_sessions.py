@@ -116,6 +116,6 @@ def recipe_or_decoder(text: str) -> tuple[str, Any]:
 
 def open_decoder(folder: Path) -> Decoder:
     """The decoder saved in a folder."""
-    from betz.decode.decoder import load
+    from betz.decode.decoder import load_decoder
 
-    return load(folder)
+    return load_decoder(folder)

@@ -33,6 +33,7 @@ KINDS = {
     "discrete": "betz.decode.baselines.discrete:DiscreteDecoder",
     "recurrent": "betz.decode.baselines.recurrent:RecurrentDecoder",
     "transformer": "betz.decode.transformer:TransformerDecoder",
+    "mixture": "betz.decode.mixture:MixtureDecoder",
 }
 """Class of each kind of saved decoder, imported when one is loaded."""
 
@@ -138,7 +139,28 @@ def save_decoder(
     write_folder(Path(folder), LAYOUT, content, lambda path: path.write_bytes(tensors))
 
 
-def load(folder: str | Path) -> Decoder:
+def load(folder: str | Path) -> Any:
+    """Load a decoder saved by ``Decoder.save``, or a pretrained generalist; nothing in the folder is executed.
+
+    Args:
+        folder: of a decoder or a generalist, or the name of a generalist that comes with Betz (``betz-1``).
+
+    Returns:
+        A :class:`Decoder`, or a :class:`Recipe` whose ``calibrate`` makes one.
+
+    Raises:
+        CheckpointError: it is neither, of a newer format, of an unknown kind, or damaged.
+    """
+    if not Path(folder).exists() or (Path(folder) / "generalist.json").exists():
+        from betz.decode.weights import load_generalist, shipped
+
+        known = shipped()
+        if Path(folder).exists() or str(folder) in known:
+            return load_generalist(known.get(str(folder), Path(folder)))[0]
+    return load_decoder(folder)
+
+
+def load_decoder(folder: str | Path) -> Decoder:
     """Load a decoder saved by ``Decoder.save``; nothing in the folder is executed.
 
     Raises:

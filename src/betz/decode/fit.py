@@ -103,6 +103,7 @@ class TrainingWindows:
         segments: (first bin, end bin) stretches.
         bins: longest window.
         warm_up_bins: bins that are not counted at the start of a window inside a segment.
+        counted_MN: bins that each member may learn from (default: all).
     """
 
     def __init__(
@@ -113,7 +114,9 @@ class TrainingWindows:
         *,
         bins: int,
         warm_up_bins: int,
+        counted_MN: NDArray[np.bool_] | None = None,
     ) -> None:
+        self._counted = None if counted_MN is None else torch.from_numpy(counted_MN.astype(np.float32))
         known_NK = np.isfinite(y_NK)
         self.x = torch.from_numpy(x_NC.astype(np.float32))
         self.y = torch.from_numpy(np.where(known_NK, y_NK, 0.0).astype(np.float32))
@@ -133,4 +136,7 @@ class TrainingWindows:
         at = self._start[which] + offset
         counts = (offset >= self._skip[which]) & (at < self._end[which])
         at = torch.minimum(at, self._end[which] - 1)
-        return self.x[at], self.y[at], self.known[at] * counts[..., None]
+        weight = counts.float()
+        if self._counted is not None:
+            weight = weight * self._counted[torch.arange(members)[None, :, None], at]
+        return self.x[at], self.y[at], self.known[at] * weight[..., None]

@@ -164,8 +164,9 @@ def description(decoder: Any) -> dict[str, Any]:
         ConfigError: it is neither.
     """
     if is_recipe(decoder) and is_dataclass(decoder) and not isinstance(decoder, type):
-        made = type(decoder)
-        return {"recipe": f"{made.__module__}:{made.__qualname__}", "settings": to_dict(decoder)}
+        made, own = type(decoder), getattr(decoder, "settings", None)
+        settings = own() if callable(own) else to_dict(decoder)
+        return {"recipe": f"{made.__module__}:{made.__qualname__}", "settings": settings}
     if isinstance(decoder, Decoder) and not is_recipe(decoder):
         with tempfile.TemporaryDirectory() as folder:
             decoder.save(Path(folder))

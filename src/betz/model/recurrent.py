@@ -47,15 +47,26 @@ class RecurrentNetwork(nn.Module):
             state_MBS: zeros at the start of a stretch.
             keep: (N, M, B, H) factors of the cell's outputs before the read-out (dropout in training).
         """
+        out_NMBH, state = scan(self.cell, self._drive(x_NMBC), self.recurrent, self.bias_n, state_MBS)
+        return self._read_out(out_NMBH if keep is None else out_NMBH * keep), state
+
+    def with_states(self, x_NMBC: Tensor, state_MBS: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (N, M, B, K), and the states (N + 1, M, B, H) before the first and after each bin; GRU only."""
+        assert self.cell == "gru"
+        out_NMBH, _ = scan(self.cell, self._drive(x_NMBC), self.recurrent, self.bias_n, state_MBS)
+        return self._read_out(out_NMBH), torch.cat((state_MBS[None], out_NMBH))
+
+    def _drive(self, x_NMBC: Tensor) -> Tensor:
         bins, members, rows, _ = x_NMBC.shape
         flat = x_NMBC.transpose(0, 1).flatten(1, 2)
         read = torch.baddbmm(self.read_in_bias, flat, self.read_in)
         drive = torch.baddbmm(self.drive_bias, read, self.drive)
-        drive = drive.view(members, bins, rows, -1).transpose(0, 1).contiguous()
-        out_NMBH, state = scan(self.cell, drive, self.recurrent, self.bias_n, state_MBS)
-        hidden = (out_NMBH if keep is None else out_NMBH * keep).transpose(0, 1).flatten(1, 2)
-        values = torch.baddbmm(self.read_out_bias, hidden, self.read_out)
-        return values.view(members, bins, rows, -1).transpose(0, 1), state
+        return drive.view(members, bins, rows, -1).transpose(0, 1).contiguous()
+
+    def _read_out(self, out_NMBH: Tensor) -> Tensor:
+        bins, members, rows, _ = out_NMBH.shape
+        values = torch.baddbmm(self.read_out_bias, out_NMBH.transpose(0, 1).flatten(1, 2), self.read_out)
+        return values.view(members, bins, rows, -1).transpose(0, 1)
 
     def start(self, rows: int) -> Tensor:
         """The state (M, B, S) of fresh rows."""

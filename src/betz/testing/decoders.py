@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from betz.core.errors import StreamError
 from betz.core.prediction import Array, Prediction
 from betz.core.seeds import SeedTree
-from betz.decode.decoder import Decoder, DecoderState, load
+from betz.decode.decoder import Decoder, DecoderState, load_decoder
 
 CLOSED_FORM_TOLERANCE, NETWORK_TOLERANCE = 1e-9, 1e-5
 DAY_BINS = 24 * 3600 * 50
@@ -324,7 +324,7 @@ class _Contract:
         decoder = self.make()
         with tempfile.TemporaryDirectory() as folder:
             decoder.save(Path(folder) / "decoder")
-            again = load(Path(folder) / "decoder")
+            again = load_decoder(Path(folder) / "decoder")
         for name in ("bin_ms", "latency_bins", "context_bins", "channels", "behavior"):
             assert getattr(again, name) == getattr(decoder, name), f"saves_and_loads: {name} changed"
         found = self.run(again, [self.bins])

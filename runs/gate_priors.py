@@ -1,0 +1,225 @@
+"""What the gate's priors are learned from: held-out and test errors of every member, on sessions no network has seen.
+
+    python runs/gate_priors.py collect --out FILE --model DIR --sessions validate|ID,ID [--budget 60] [--data DIR]
+    python runs/gate_priors.py learn FILE… [--out MODEL_DIR]
+
+``collect`` appends a JSON line for each session, length of calibration and group of dimensions; what is there is not
+computed again. ``learn`` fits the priors, tells what leaving one session out gives, and writes them into a model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pretrain_generalist import names_of
+from scipy.optimize import minimize
+
+import betz
+from betz.core.session import Session
+from betz.decode.calibrate import Betz, _Mix, kind_of
+from betz.decode.gate import Prior, error_moments, mix, pruned
+from betz.decode.history import History
+from betz.decode.labels import continuous_labels
+from betz.decode.members import Calibration, fold_count
+from betz.decode.weights import load_generalist, save_generalist
+
+BEHAVIOR = {
+    "indy": ("finger_vx", "finger_vy"),
+    "Spike": ("cursor_vx", "cursor_vy", "cursor_x", "cursor_y", "emg_*"),
+}
+MINUTES = (0.5, 1.0, 2.0, 5.0, 10.0)
+L2 = 0.01
+
+
+def path_of(data: Path, name: str) -> Path:
+    """The file of a session of Indy or Spike."""
+    return data / (f"indy/{name}.npz" if name.startswith("indy") else f"limblab_spike_wf/{name}.mat")
+
+
+def histories(data: Path, wanted: Sequence[str], known: Sequence[str]) -> dict[str, History]:
+    """The history of each session, of the earlier known ones of its subject (all, fading)."""
+    made: dict[str, History] = {}
+    for prefix, patterns in BEHAVIOR.items():
+        history: History | None = None
+        for name in sorted({n for n in (*known, *wanted) if n.startswith(prefix)}):
+            if name in wanted and history is not None:
+                made[name] = history
+            if name in known and any(n > name for n in wanted):
+                session = betz.read(path_of(data, name))
+                history = (history or History(session.subject)).add(session, behavior=names_of(session, patterns))
+    return made
+
+
+def collect(
+    session: Session, names: list[str], minutes: float, recipe: Betz, history: Any, budget_s: float
+) -> list[Any]:
+    """One line a group: what its members' errors are, in held-out folds and in the test part."""
+    cut = session.num_bins * 6 // 10
+    calibration = session.between(0, min(session.grid.bins_in(minutes), cut))
+    y = calibration.behavior_of(names)
+    names = [n for n, column in zip(names, y.T, strict=True) if np.nanstd(column) > 0]
+    dims = calibration.dims_of(names)
+    y_NK, _ = continuous_labels(calibration, dims, recipe="gate")
+    c = Calibration(calibration, dims, y_NK, fold_count(calibration.minutes), 0)
+    made = _Mix(recipe, c, history, budget_s)
+    made.prepare()
+    start = cut - session.grid.bins_in(20 / 60)
+    test = session.between(start, session.num_bins)
+    predicted = made.predictions(test)
+    truth = test.behavior_of(names)
+    rows = np.isfinite(truth).all(axis=1) & (np.arange(test.num_bins) >= cut - start)
+    lines = []
+    for group in c.groups:
+        at = list(group)
+        members = list(made.held_out)
+        unit = c.y_NK[c.labelled_N][:, at].std(axis=0)
+        unit = unit if len(at) > 3 else np.full(len(at), unit.mean())
+        errors = np.stack([(predicted[m][rows][:, at] - truth[rows][:, at]) / unit for m in members], axis=1)
+        held_out = made.moments(group)
+        lines.append(
+            {
+                "session": session.id,
+                "minutes": minutes,
+                "minutes_used": float(c.labelled_N.sum() * session.grid.bin_s / 60),
+                "kind": kind_of([dims[k] for k in group]),
+                "known": history is not None,
+                "budget_s": budget_s,
+                "model": recipe.name,
+                "members": members,
+                "held_out": np.round(held_out, 6).tolist(),
+                "test": np.round(error_moments(errors, (truth[rows][:, at] / unit).var(axis=0)), 6).tolist(),
+            }
+        )
+    return lines
+
+
+def run_collect(arguments: argparse.Namespace) -> None:
+    """Collect what is missing."""
+    split = json.loads(arguments.split.read_text())
+    wanted = split[arguments.sessions] if arguments.sessions in split else arguments.sessions.split(",")
+    recipe = load_generalist(arguments.model)[0]
+    recipe = replace(recipe, name=arguments.name or recipe.name)
+    out = Path(arguments.out)
+    done = set()
+    if out.exists():
+        done = {
+            (r["session"], r["minutes"], r["budget_s"], r["known"], r["model"]) for r in map(json.loads, out.open())
+        }
+    known = histories(arguments.data, wanted, [*split["pretrain"], *split["validate"]]) if not arguments.new else {}
+    for name in wanted:
+        session = betz.read(path_of(arguments.data, name))
+        prefix = next(p for p in BEHAVIOR if name.startswith(p))
+        last = 0
+        for minutes in MINUTES:
+            bins = min(session.grid.bins_in(minutes), session.num_bins * 6 // 10)
+            key = (name, minutes, arguments.budget, known.get(name) is not None, recipe.name)
+            if bins < 1.1 * last or key in done:
+                last = max(last, bins)
+                continue
+            last = bins
+            lines = collect(
+                session, names_of(session, BEHAVIOR[prefix]), minutes, recipe, known.get(name), arguments.budget
+            )
+            with out.open("a") as file:
+                for line in lines:
+                    file.write(json.dumps(line) + "\n")
+            print(name, minutes, flush=True)
+
+
+def learn(rows: Sequence[Any], pull: float) -> Prior:
+    """Levels and slopes whose weights alone have the least error in the test parts, pulled to uniform."""
+    members = sorted({m for r in rows for m in r["members"]})
+    index = [np.array([members.index(m) for m in r["members"]]) for r in rows]
+    test = [np.array(r["test"]) for r in rows]
+    doublings = np.array([np.log2(max(r["minutes_used"], 0.1) / 2) for r in rows])
+    counts: dict[str, int] = {}
+    for r in rows:
+        counts[r["session"]] = counts.get(r["session"], 0) + 1
+    weight = np.array([1 / counts[r["session"]] for r in rows])
+
+    def cost(x: Any) -> tuple[float, Any]:
+        a, b = x[: len(members)], x[len(members) :]
+        total, gradient = L2 * float(x @ x), 2 * L2 * x
+        for at, e, d, share in zip(index, test, doublings, weight / weight.sum(), strict=True):
+            z = a[at] + b[at] * d
+            w = np.exp(z - z.max())
+            w /= w.sum()
+            ew = e @ w
+            total += share * float(w @ ew)
+            dz = share * 2 * w * (ew - w @ ew)
+            np.add.at(gradient, at, dz)
+            np.add.at(gradient, len(members) + at, d * dz)
+        return total, gradient
+
+    found = minimize(cost, np.zeros(2 * len(members)), jac=True, method="L-BFGS-B").x
+    return Prior({m: (float(found[i]), float(found[len(members) + i])) for i, m in enumerate(members)}, pull)
+
+
+def mixed_r2(r: Any, prior: Prior, members: Sequence[str] | None = None) -> float:
+    """R² of the test part of the gate's mix."""
+    keep = [i for i, m in enumerate(r["members"]) if members is None or m in members]
+    names = [r["members"][i] for i in keep]
+    held_out, test = np.array(r["held_out"])[np.ix_(keep, keep)], np.array(r["test"])[np.ix_(keep, keep)]
+    minutes = r["minutes_used"]
+    w = pruned(mix(held_out, prior.weights(names, minutes), prior.pull / max(minutes, 0.1)))
+    return float(1 - w @ test @ w)
+
+
+def run_learn(arguments: argparse.Namespace) -> None:
+    """Learn priors a kind, tell what each design gives with one session left out, and write them."""
+    rows = [json.loads(line) for file in arguments.files for line in Path(file).open()]
+    priors: dict[str, Prior] = {}
+    for key in sorted({(r["kind"], r["known"]) for r in rows}):
+        mine = [r for r in rows if (r["kind"], r["known"]) == key]
+        sessions = sorted({r["session"] for r in mine})
+        best = (-np.inf, 0.1)
+        for pull in (0.03, 0.1, 0.3, 1.0):
+            score = []
+            for s in sessions:
+                prior = learn([r for r in mine if r["session"] != s], pull)
+                score += [mixed_r2(r, prior) for r in mine if r["session"] == s]
+            uniform = np.mean([mixed_r2(r, Prior({}, pull)) for r in mine])
+            print(f"{key} pull {pull}: learned {np.mean(score):.4f}, uniform {uniform:.4f} ({len(mine)} rows)")
+            best = max(best, (float(np.mean(score)), pull))
+        priors[f"{key[0]}/{'known' if key[1] else 'new'}"] = learn(mine, best[1])
+    for key, prior in priors.items():
+        print(key, prior.pull, {m: (round(a, 2), round(b, 2)) for m, (a, b) in prior.scores.items()})
+    if arguments.out:
+        recipe, card = load_generalist(arguments.out)
+        save_generalist(arguments.out, replace(recipe, priors={**recipe.priors, **priors}), card=card)
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    verbs = parser.add_subparsers(required=True)
+    first = verbs.add_parser("collect")
+    first.add_argument("--out", required=True)
+    first.add_argument("--model", required=True)
+    first.add_argument("--name", default="")
+    first.add_argument("--sessions", default="validate")
+    first.add_argument("--new", action="store_true", help="without any history, as for a new subject")
+    first.add_argument("--budget", type=float, default=0.0)
+    first.add_argument("--data", type=Path, default=os.environ.get("BETZ_DATA"))
+    first.add_argument("--split", type=Path, default=Path(__file__).parent.parent / "benchmarks" / "split.json")
+    first.set_defaults(run=run_collect)
+    second = verbs.add_parser("learn")
+    second.add_argument("files", nargs="+")
+    second.add_argument("--out", default="")
+    second.set_defaults(run=run_learn)
+    arguments = parser.parse_args()
+    if getattr(arguments, "data", "") is None:
+        sys.exit("error: no recordings: give --data DIR or set BETZ_DATA")
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Pretraining of models on many sessions."""
