@@ -18,6 +18,7 @@ from betz.decode.baselines.wiener import Wiener
 from betz.decode.decoder import Decoder, load
 from betz.testing import check_decoder
 from betz.testing.decoders import NETWORK_TOLERANCE
+from tests.unit.generalist_helpers import recipe
 
 
 def session(*, bin_ms: float, power: bool = False, minutes: float = 1.0) -> Session:
@@ -130,3 +131,13 @@ def test_a_broken_decoder_fails_the_contract() -> None:
         )
         with pytest.raises(AssertionError, match="streamed_equals_offline"):
             check_decoder(lambda made=made: made)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("bin_ms", "budget_s"), [(20, 0.0), (64, 1.0)])
+def test_contract_of_the_mixture(bin_ms: float, budget_s: float, tmp_path: Path) -> None:
+    signals = session(bin_ms=bin_ms, power=True, minutes=0.6)
+    made = recipe().calibrate(signals, behavior=["hand_vx", "hand_x", "hand_vy"], budget_s=budget_s)
+    assert len(made.parts) == (2 if budget_s == 0 else 5)
+    made.save(tmp_path / "saved")
+    report = check_decoder(lambda: load(tmp_path / "saved"), signals_NC=signals.signals, tolerance=NETWORK_TOLERANCE)
+    assert len(report.checks) == 15

@@ -399,6 +399,32 @@ class Session:
             power=None if self.power is None else sum_bins(self.power / np.float32(factor), factor),
         )
 
+    def with_channels(self, ids: Sequence[str]) -> Session:
+        """The session with some of its channels, in their recorded order.
+
+        Raises:
+            DataError: an id is unknown, repeated, or there is none.
+        """
+        known = [c.id for c in self.channels]
+        wrong = [i for i in ids if i not in known] or [i for i in known if list(ids).count(i) > 1]
+        if wrong or not ids:
+            raise DataError(
+                f"channels must be known and given once each: {', '.join(wrong) or 'none is given'}.",
+                where=f"session {self.id}",
+                remedy=f"it has {len(known)} channels: {', '.join(known[:6])} …",
+            )
+        wanted = set(ids)
+        at = np.array([i for i, c in enumerate(self.channels) if c.id in wanted])
+        counting = sum(c.kind != "power" for c in self.channels)
+        of_counts, of_power = at[at < counting], at[at >= counting] - counting
+        return replace(
+            self,
+            channels=tuple(self.channels[i] for i in at),
+            counts=None if self.counts is None or not len(of_counts) else self.counts[:, of_counts],
+            spikes=None if self.spikes is None or not len(of_counts) else tuple(self.spikes[i] for i in of_counts),
+            power=None if self.power is None or not len(of_power) else self.power[:, of_power],
+        )
+
     def with_behavior(self, *series: Series) -> Session:
         """The session with further behavior series."""
         return replace(self, behavior=(*self.behavior, *series))

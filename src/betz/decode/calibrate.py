@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from betz.core.errors import ConfigError, DataError
-from betz.core.session import BehaviorDim, Session
+from betz.core.session import BehaviorDim, Channel, Session
 from betz.decode.bank import BankFit, without_labels
+from betz.decode.dead import SilenceDetector
+from betz.decode.features import counting
 from betz.decode.gate import Prior, error_moments, mix, pruned
 from betz.decode.generalist import GeneralistPart, Heads, Variant, heads_of
 from betz.decode.history import History
@@ -22,6 +24,8 @@ from betz.decode.mixture import MixtureDecoder, Placed
 if TYPE_CHECKING:
     from betz.model.generalist import Generalist
 
+MOST_CHANNELS, SMOOTHING_MS = 256, 300.0
+"""More channels than this cost more time than they are worth; those that covary most with behavior are used."""
 RECURRENT_SHARE = 0.6
 """Of the budget; the rest is for fine-tuning."""
 
@@ -75,8 +79,12 @@ class Betz:
             return self._without_labels(session, behavior, history)
         dims = session.dims_of(list(behavior))
         y_NK, _ = continuous_labels(session, dims, recipe="Betz")
-        made = Calibration(session, dims, y_NK, fold_count(session.minutes), seed)
-        return _Mix(self, made, history, budget_s).decoder()
+        used = informative(session, y_NK)
+        some = session
+        if len(used) < len(session.channels):
+            some = session.with_channels([session.channels[k].id for k in used])
+        made = Calibration(some, dims, y_NK, fold_count(session.minutes), seed)
+        return _Mix(self, made, history, budget_s).decoder(session.channels, used)
 
     def settings(self) -> dict[str, Any]:
         """What it is, as JSON values: name, hash of the weights, priors of the gate."""
@@ -120,6 +128,8 @@ class Betz:
             weights={"generalist": weight},
             offset=np.zeros(len(dims)),
             spread=scale,
+            used=np.arange(len(session.channels)),
+            silence=SilenceDetector.fit(session.signals, counting(session.channels), session.bin_ms),
             report={**self._head(session), "labelled_bins": 0, "history": list(history.sessions)},
         )
 
@@ -131,6 +141,24 @@ class Betz:
             "span": list(session.span),
             "minutes": round(session.minutes, 4),
         }
+
+
+def informative(session: Session, y_NK: Float) -> NDArray[np.int64]:
+    """(C',) the channels that are used: all, or of very many those that covary most with behavior or its speed."""
+    number = len(session.channels)
+    if number <= MOST_CHANNELS:
+        return np.arange(number)
+    rows = session.usable & np.isfinite(y_NK).all(axis=1)
+    width = max(1, round(SMOOTHING_MS / session.bin_ms))
+    x = session.signals.astype(np.float32)
+    total = np.cumsum(np.concatenate((np.zeros((width, number), np.float32), x)), axis=0, dtype=np.float64)
+    smooth = (total[width:] - total[:-width])[rows]
+    y = y_NK[rows]
+    y = np.concatenate((y, np.sqrt((((y - y.mean(axis=0)) / y.std(axis=0)) ** 2).sum(axis=1, keepdims=True))), axis=1)
+    smooth, y = smooth - smooth.mean(axis=0), y - y.mean(axis=0)
+    scale = np.sqrt((smooth**2).sum(axis=0))[:, None] * np.sqrt((y**2).sum(axis=0))
+    covaries = np.abs(smooth.T @ y / np.where(scale > 0, scale, np.inf)).max(axis=1)
+    return np.sort(np.argsort(-covaries, kind="stable")[:MOST_CHANNELS])
 
 
 def _unlabelled(session: Session, behavior: Sequence[str]) -> bool:
@@ -184,7 +212,8 @@ class _Mix:
         values: dict[str, Float] = {}
         x, there = session.signals[None], session.usable[None]
         for name, part in self.parts.items():
-            found, _ = part.advance(np.where(there[..., None], x, 0), there, part.initial_state(1))
+            alive = np.zeros(x.shape, dtype=bool)
+            found, _ = part.advance(np.where(there[..., None], x, 0), there, alive, part.initial_state(1))
             for member, places in self.members.items():
                 for of, index, share in places:
                     if of == name:
@@ -192,8 +221,8 @@ class _Mix:
         values["mean"] = np.broadcast_to(self.mean, (session.num_bins, len(self.mean)))
         return values
 
-    def decoder(self) -> MixtureDecoder:
-        """The calibrated decoder."""
+    def decoder(self, channels: tuple[Channel, ...], used: NDArray[np.int64]) -> MixtureDecoder:
+        """The calibrated decoder of a stream with these channels, of which some are used."""
         c = self.c
         self.prepare()
         weights, report = self._gate()
@@ -206,19 +235,26 @@ class _Mix:
                 mixed[name][index] += share * w
         parts = {}
         for name, part in self.parts.items():
-            used = np.flatnonzero(mixed[name].any(axis=1)).tolist()
-            if used:
-                parts[name] = _reduced(part, used)
-                mixed[name] = mixed[name][used]
+            kept = np.flatnonzero(mixed[name].any(axis=1)).tolist()
+            if kept:
+                parts[name] = _reduced(part, kept)
+                mixed[name] = mixed[name][kept]
         return MixtureDecoder(
             bin_ms=c.session.bin_ms,
-            channels=c.session.channels,
+            channels=channels,
             behavior=c.dims,
             parts=parts,
             weights={n: mixed[n] for n in parts},
             offset=offset,
             spread=self.spread,
-            report={**self.recipe._head(c.session), "labelled_bins": int(c.labelled_N.sum()), **report},
+            used=used,
+            silence=SilenceDetector.fit(c.session.signals, counting(c.session.channels), c.session.bin_ms),
+            report={
+                **self.recipe._head(c.session),
+                "labelled_bins": int(c.labelled_N.sum()),
+                "channels_used": len(used),
+                **report,
+            },
         )
 
     def _closed_forms(self) -> None:
@@ -235,14 +271,17 @@ class _Mix:
         assert sums.atoms
         kinds = [("generalist", False)] + ([("generalist_history", True)] if known else [])
         seeds = range(network.members)
-
         bare = self._bare(known)
 
         def variants(fits: Sequence[BankFit]) -> list[Variant]:
             shared = tuple(fits)
             return [Variant(shared, m, history) for _, history in kinds for m in seeds]
 
-        self.parts["generalist"] = _placed(c, _part(c, variants(full), network))
+        everything = variants(full)
+        if bare is not None:
+            self._unlabelled(bare, first=len(everything))
+            everything += [Variant(bare, m, True) for m in seeds]
+        self.parts["generalist"] = _placed(c, _part(c, everything, network))
         for i, (kind, _) in enumerate(kinds):
             self.members[kind] = [("generalist", i * len(seeds) + m, 1 / len(seeds)) for m in seeds]
             self.held_out[kind] = np.full(c.y_NK.shape, np.nan)
@@ -254,9 +293,6 @@ class _Mix:
                 mine = values[rows, i * len(seeds) : (i + 1) * len(seeds)]
                 self.held_out[kind][rows] = mine.mean(axis=1)
 
-        if bare is not None:
-            self._unlabelled(bare)
-
     def _bare(self, known: Mapping[int, tuple[Float32, Float, Float]]) -> tuple[BankFit, ...] | None:
         """Fits from history alone, where it knows every group."""
         groups = self.c.groups
@@ -264,12 +300,11 @@ class _Mix:
             return None
         return tuple(without_labels(group, *known[g]) for g, group in enumerate(groups))
 
-    def _unlabelled(self, fits: tuple[BankFit, ...]) -> None:
+    def _unlabelled(self, fits: tuple[BankFit, ...], *, first: int) -> None:
         """The decode from history alone; nothing of it was fitted here, so all of the calibration is held out."""
         c, seeds = self.c, range(self.recipe.network.members)
         part = _part(c, [Variant(fits, m, True) for m in seeds], self.recipe.network)
-        self.parts["unlabelled"] = _placed(c, part)
-        self.members["unlabelled"] = [("unlabelled", m, 1 / len(seeds)) for m in seeds]
+        self.members["unlabelled"] = [("generalist", first + m, 1 / len(seeds)) for m in seeds]
         values = part.offline(c.features, c.session.segments, c.session.segments)
         self.held_out["unlabelled"] = values.mean(axis=1)[:, c.order].astype(np.float64)
 

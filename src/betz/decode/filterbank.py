@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 import numpy as np
@@ -35,6 +36,7 @@ def stride_of(bin_ms: float) -> int:
     return max(1, round(STEP_MS / bin_ms))
 
 
+@cache
 def filter_taps(step_ms: float) -> Float32:
     """(FILTERS, L) raised cosines of the logarithm of the lag, averaged over steps, each with sum 1."""
     steps = int(np.ceil(SUPPORT_MS / step_ms))
@@ -56,13 +58,13 @@ class FilterBank:
     Args:
         bin_ms: bin width.
         counting: (C,) whether a channel holds counts (its square root is filtered).
-        rest: (C,) mean of what is filtered: stands for bins that are lost or not there.
+        rest: (C,) mean of what is filtered; it is subtracted, so that 0 stands for bins that are lost or not there.
         mean, sd: (C · FILTERS,) of the filtered signals, channel by channel; floored and 1 where nothing varies.
     """
 
     bin_ms: float
     counting: NDArray[np.bool_]
-    rest: Float32
+    rest: NDArray[np.float64]
     mean: Float32
     sd: Float32
 
@@ -77,12 +79,12 @@ class FilterBank:
         bare = cls(
             bin_ms,
             counting(channels),
-            np.zeros(number, np.float32),
+            np.zeros(number),
             np.zeros(number * FILTERS, np.float32),
             np.ones(number * FILTERS, np.float32),
         )
         stretches = [bare.rooted(signals_NC[a:b]) for a, b in segments]
-        rest = np.concatenate(stretches).mean(axis=0, dtype=np.float64).astype(np.float32) if stretches else bare.rest
+        rest = np.concatenate(stretches).mean(axis=0, dtype=np.float64) if stretches else bare.rest
         settled = cls(bin_ms, bare.counting, rest, bare.mean, bare.sd)
         filtered = [settled.filtered(settled.rooted(signals_NC[a:b])) for a, b in segments]
         all_NF = np.concatenate(filtered) if filtered else np.zeros((1, number * FILTERS), np.float32)
@@ -113,30 +115,30 @@ class FilterBank:
         """Steps that the filters reach back, the current one included."""
         return int(filter_taps(self.stride * self.bin_ms).shape[1])
 
-    def rooted(self, signals_NC: Array, before: Float32 | None = None) -> Float32:
-        """(N, C) what is filtered: the root of the counts in the step that ends with a bin, or mean power in it.
+    def rooted(self, signals_NC: Array, before: NDArray[np.float64] | None = None) -> Float32:
+        """(N, C) what is filtered: the root of the counts in the step that ends with a bin, or mean power, less rest.
 
         Args:
             signals_NC: N bins of signals; rows of NaN are lost bins.
             before: (stride − 1, C) the bins before them (default: none, as at the start of a segment).
         """
         stride = self.stride
-        x = np.asarray(signals_NC, dtype=np.float32)
+        x = np.asarray(signals_NC, dtype=np.float64)  # large, nearly constant power would cancel in single precision
         if stride > 1:
-            before = np.full((stride - 1, x.shape[1]), np.nan, np.float32) if before is None else before
+            before = np.full((stride - 1, x.shape[1]), np.nan) if before is None else before
             joined = np.concatenate((before, x))
-            there = np.isfinite(joined[:, :1]).astype(np.float32)
-            filled = np.where(there > 0, joined, np.float32(0))
+            there = np.isfinite(joined[:, :1]).astype(np.float64)
+            filled = np.where(there > 0, joined, 0.0)
             bins = len(x)
             total = np.add.reduce([filled[i : i + bins] for i in range(stride)])
             present = np.add.reduce([there[i : i + bins] for i in range(stride)])
         else:
-            present = np.isfinite(x[:, :1]).astype(np.float32)
-            total = np.where(present > 0, x, np.float32(0))
+            present = np.isfinite(x[:, :1]).astype(np.float64)
+            total = np.where(present > 0, x, 0.0)
         mean = total / np.maximum(present, 1)
-        root = np.sqrt(np.maximum(mean, 0) * np.float32(STEP_MS / self.bin_ms))
-        out = np.where(self.counting, root, mean)
-        return np.where(present > 0, out, self.rest).astype(np.float32)
+        root = np.sqrt(np.maximum(mean, 0) * (STEP_MS / self.bin_ms))
+        out = np.where(self.counting, root, mean) - self.rest
+        return np.where(present > 0, out, 0.0).astype(np.float32)
 
     def filtered(self, x_NC: Float32, past: Float32 | None = None) -> Float32:
         """(N, C · FILTERS) filters of :meth:`rooted` signals.
@@ -147,8 +149,10 @@ class FilterBank:
         """
         taps, stride = filter_taps(self.stride * self.bin_ms), self.stride
         reach = (taps.shape[1] - 1) * stride
-        past = np.broadcast_to(self.rest, (reach, x_NC.shape[1])) if past is None else past
+        past = np.zeros((reach, x_NC.shape[1]), np.float32) if past is None else past
         joined, bins = np.concatenate((past, x_NC)), len(x_NC)
+        if bins == 1:  # a live push: one product instead of a loop over lags
+            return np.ascontiguousarray((taps @ joined[::-stride]).T).reshape(1, -1)
         out = np.zeros((bins, x_NC.shape[1], FILTERS), np.float32)
         for lag in range(taps.shape[1]):
             shifted = joined[reach - lag * stride : reach - lag * stride + bins]

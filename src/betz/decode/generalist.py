@@ -7,7 +7,7 @@ features (closed-form decodes, speed, the network's reading of the channels) are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from betz.decode.phases import interleaved, offline
 from betz.decode.profiles import certainty_of, channel_numbers, context_of, identity_of
 
 if TYPE_CHECKING:
-    from betz.model.generalist import Generalist
+    from betz.model.generalist import Generalist, Profiles
 
 Float32 = NDArray[np.float32]
 
@@ -175,28 +175,45 @@ class GeneralistPart:
     """
 
     def __init__(self, bank: FilterBank, heads: Heads, network: Generalist) -> None:
+        import torch
+
+        from betz.model.generalist import Profiles
+
         self.bank, self.heads, self.network = bank, heads, network
         self.members, self.dims = heads.members, len(heads.pool)
+        width = len(heads.decode_map)
+        self._map = np.concatenate((heads.decode_map.reshape(width, -1), heads.latent_map.reshape(width, -1)), axis=1)
+        self._modulation = torch.from_numpy(heads.modulation)[:, None]
+        nothing = torch.empty(0)
+        context, pool = torch.from_numpy(heads.context)[:, None], torch.from_numpy(heads.pool)
+        self._profiles = Profiles(nothing, nothing, nothing, context, nothing, pool)
+        self._skip = torch.from_numpy(heads.skip)[:, None, :, None]
+        self._keep = torch.from_numpy(heads.keep)[:, None, None]
 
     def initial_state(self, rows: int) -> dict[str, Array]:
         """Bins before, rooted signals before, and the networks' states, oldest first."""
         bank, channels = self.bank, len(self.bank.rest)
         stride = bank.stride
-        past = np.broadcast_to(bank.rest, (rows, (bank.steps - 1) * stride, channels)).copy()
+        past = np.zeros((rows, (bank.steps - 1) * stride, channels), np.float32)
         return {
-            "before": np.full((rows, stride - 1, channels), np.nan, np.float32),
+            "before": np.full((rows, stride - 1, channels), np.nan),
             "past": past,
             "state": np.zeros((rows, stride, self.members, self.dims, 2 * self.network.width), np.float32),
         }
 
     def advance(
-        self, signals_BNC: Array, present_BN: NDArray[np.bool_], state: Mapping[str, Array]
+        self,
+        signals_BNC: Array,
+        present_BN: NDArray[np.bool_],
+        dead_BNC: NDArray[np.bool_],
+        state: Mapping[str, Array],
     ) -> tuple[Float32, dict[str, Array]]:
         """Values (B, N, M, D) in behavior units, and the state after."""
-        x = np.where(present_BN[..., None], signals_BNC, np.nan).astype(np.float32)
+        x = np.where(present_BN[..., None], signals_BNC, np.nan)
         features, before, past = [], [], []
         for row, bins in enumerate(x):
             rooted = self.bank.rooted(bins, state["before"][row])
+            rooted[dead_BNC[row]] = 0
             features.append(self.bank.scaled(self.bank.filtered(rooted, state["past"][row])))
             before.append(np.concatenate((state["before"][row], bins))[len(bins) :])
             past.append(np.concatenate((state["past"][row], rooted))[len(bins) :])
@@ -211,52 +228,39 @@ class GeneralistPart:
         """Values (R, N, M, D), and states (R, N + 1, M, D, 2H) before the first and after each step."""
         import torch
 
-        from betz.model.generalist import BANK, SPEED, Profiles
+        from betz.model.generalist import BANK, SPEED
 
         heads, (rows, steps, width) = self.heads, x_RNF.shape
         sets, dims, members = heads.decode_map.shape[1], self.dims, self.members
-        flat = x_RNF.reshape(-1, width)
-        linear = (flat @ heads.decode_map.reshape(width, -1)).reshape(rows, steps, sets, -1) + heads.decode_offset
-        decodes = np.clip(linear[..., : dims * BANK], -CLIP, CLIP).reshape(rows, steps, sets, dims, BANK)
-        speed = linear[..., dims * BANK :].reshape(rows, steps, sets, dims, SPEED)
-        latents = (flat @ heads.latent_map.reshape(width, -1)).reshape(rows, steps, members, dims, -1)
-        kept = decodes[:, :, heads.fit_of] * heads.keep[:, None]
-        index = np.broadcast_to(heads.skip[..., None], (rows, steps, members, dims, 1))
-        skip = np.take_along_axis(kept, index, axis=-1)[..., 0]
-        inputs = np.concatenate((kept, speed[:, :, heads.fit_of], latents), axis=-1)
-
-        def tensor(a: Array) -> torch.Tensor:
-            return torch.from_numpy(np.ascontiguousarray(a))
-
+        split = sets * dims * (BANK + SPEED)
+        linear = x_RNF.reshape(-1, width) @ self._map
+        of_sets = (linear[:, :split].reshape(-1, sets, dims * (BANK + SPEED)) + heads.decode_offset)[:, heads.fit_of]
         with torch.inference_mode():
-            context = tensor(heads.context)[:, None].expand(-1, rows, -1, -1)
-            profiles = Profiles(*(torch.empty(0),) * 3, context, torch.empty(0), tensor(heads.pool))
-            before = tensor(state_RMDS.transpose(1, 0, 2, 3)).reshape(members, rows * dims, -1)
-            values, states = self.network(
-                tensor(inputs.transpose(1, 2, 0, 3, 4)),
-                tensor(skip.transpose(1, 2, 0, 3)),
-                tensor(heads.modulation)[:, None],
+            latents = torch.from_numpy(linear[:, split:]).view(rows, steps, members, dims, -1)
+            values = torch.from_numpy(of_sets).view(rows, steps, members, -1)
+            decodes = values[..., : dims * BANK].reshape(rows, steps, members, dims, BANK).clamp(-CLIP, CLIP)
+            decodes = decodes.permute(1, 2, 0, 3, 4) * self._keep
+            speed = values[..., dims * BANK :].reshape(rows, steps, members, dims, SPEED).permute(1, 2, 0, 3, 4)
+            skip = torch.take_along_dim(decodes, self._skip[None].expand(steps, -1, rows, -1, -1), -1)[..., 0]
+            before = torch.from_numpy(np.ascontiguousarray(state_RMDS.swapaxes(0, 1)))
+            before = before.view(members, rows * dims, -1)
+            profiles = self._profiles if rows == 1 else self._widened(rows)
+            out, states = self.network(
+                torch.cat((decodes, speed, latents.permute(1, 2, 0, 3, 4)), -1),
+                skip,
+                self._modulation,
                 profiles,
                 before,
             )
             all_ = torch.cat((before[None], states)).view(steps + 1, members, rows, dims, -1)
             return (
-                values.permute(2, 0, 1, 3).numpy() * heads.scale + heads.center,
+                out.permute(2, 0, 1, 3).numpy() * heads.scale + heads.center,
                 all_.permute(2, 0, 1, 3, 4).numpy(),
             )
 
-    def closed_form(self, features_NF: Float32) -> Float32:
-        """(N, M, D) the closed-form decode that each variant starts from, in behavior units."""
-        from betz.model.generalist import BANK
-
-        heads, dims = self.heads, self.dims
-        sets = heads.decode_map.shape[1]
-        linear = features_NF @ heads.decode_map.reshape(len(heads.decode_map), -1)
-        linear = linear.reshape(len(features_NF), sets, -1) + heads.decode_offset
-        decodes = np.clip(linear[..., : dims * BANK], -CLIP, CLIP).reshape(len(features_NF), sets, dims, BANK)
-        index = np.broadcast_to(heads.skip[..., None], (len(features_NF), self.members, dims, 1))
-        skip = np.take_along_axis(decodes[:, heads.fit_of], index, axis=-1)[..., 0]
-        return np.asarray(skip * heads.scale + heads.center, dtype=np.float32)
+    def _widened(self, rows: int) -> Profiles:
+        """The profiles with the context of each row."""
+        return replace(self._profiles, context=self._profiles.context.expand(-1, rows, -1, -1))
 
     def offline(self, features_NF: Float32, spans: Segments, segments: Segments) -> Float32:
         """(N, M, D) values in some spans of bins, decoded in chunks with a warm-up; NaN elsewhere.

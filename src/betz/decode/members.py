@@ -37,9 +37,13 @@ class Part(Protocol):
         ...
 
     def advance(
-        self, signals_BNC: Array, present_BN: NDArray[np.bool_], state: Mapping[str, Array]
+        self,
+        signals_BNC: Array,
+        present_BN: NDArray[np.bool_],
+        dead_BNC: NDArray[np.bool_],
+        state: Mapping[str, Array],
     ) -> tuple[Array, dict[str, Array]]:
-        """Values (B, N, M, K) and the state after."""
+        """Values (B, N, M, K) and the state after; dead channels are read as at rest."""
         ...
 
 
@@ -147,10 +151,15 @@ class RidgePart:
         return {"past": np.zeros((rows, lags * self.stride - 1, channels))}
 
     def advance(
-        self, signals_BNC: Array, present_BN: NDArray[np.bool_], state: Mapping[str, Array]
+        self,
+        signals_BNC: Array,
+        present_BN: NDArray[np.bool_],
+        dead_BNC: NDArray[np.bool_],
+        state: Mapping[str, Array],
     ) -> tuple[Array, dict[str, Array]]:
         """Values (B, N, 1, K)."""
         z_BNC = self.scaler.apply(signals_BNC, present_BN)
+        z_BNC[dead_BNC] = 0
         joined = np.concatenate((state["past"], z_BNC), axis=1)
         bins = z_BNC.shape[1]
         level = joined if self.stride == 1 else _boxcar(joined, self.stride)

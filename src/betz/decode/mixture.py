@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from betz.core.prediction import Array
 from betz.core.session import BehaviorDim, Channel
+from betz.decode.dead import SilenceDetector
 from betz.decode.decoder import save_decoder
 from betz.decode.features import Scaler
 from betz.decode.generalist import GeneralistPart, part_arrays, part_of
@@ -29,6 +30,8 @@ class MixtureDecoder(StreamingDecoder):
         weights: by name, (M, K) of each part's members.
         offset: (K,) the weighted calibration mean.
         spread: (K,) standard deviation of the held-out error.
+        used: (C',) indices of the channels that are read.
+        silence: when a channel counts as dead.
         report: what was chosen and how well it is expected to do, JSON values.
     """
 
@@ -42,32 +45,46 @@ class MixtureDecoder(StreamingDecoder):
         weights: Mapping[str, Float],
         offset: Float,
         spread: Float,
+        used: NDArray[np.int64],
+        silence: SilenceDetector,
         report: Mapping[str, Any],
     ) -> None:
         super().__init__(bin_ms=bin_ms, channels=channels, behavior=behavior, columns=len(behavior))
         self.parts, self.weights = dict(parts), {name: np.asarray(w, np.float64) for name, w in weights.items()}
         self.offset, self.spread, self.report = offset, spread, dict(report)
+        self.used, self.silence = used, silence
 
     def initial_state(self, rows: int) -> dict[str, Array]:
-        """The states of all parts."""
-        return {f"{n}.{k}": a for n, part in self.parts.items() for k, a in part.initial_state(rows).items()}
+        """The states of all parts, and how long each channel has been silent."""
+        state = {f"{n}.{k}": a for n, part in self.parts.items() for k, a in part.initial_state(rows).items()}
+        return {"silent": np.zeros((rows, len(self.used)), np.int64), **state}
 
     def advance(
         self, signals_BNC: NDArray[np.float64], present_BN: NDArray[np.bool_], state: Mapping[str, Array]
     ) -> tuple[Array, Array, dict[str, Array]]:
         """The members' values, weighted."""
+        x_BNC = signals_BNC if len(self.used) == len(self.channels) else signals_BNC[:, :, self.used]
+        dead_BNC, silent = self.silence.advance(x_BNC, present_BN, state["silent"])
         out = np.broadcast_to(self.offset, (*signals_BNC.shape[:2], len(self.offset))).copy()
-        after: dict[str, Array] = {}
+        after: dict[str, Array] = {"silent": silent}
         for name, part in self.parts.items():
             own = {k.removeprefix(f"{name}."): a for k, a in state.items() if k.startswith(f"{name}.")}
-            values, new = part.advance(signals_BNC, present_BN, own)
+            values, new = part.advance(x_BNC, present_BN, dead_BNC, own)
             out += (values * self.weights[name]).sum(axis=2)
             after |= {f"{name}.{k}": a for k, a in new.items()}
         return out, np.broadcast_to(self.spread, out.shape).copy(), after
 
+    def dead_channels(self, row: int = 0) -> tuple[str, ...]:
+        """Ids of the channels that are silent for so long that they are read as at rest."""
+        self._indices(np.array([row]))
+        limit = self.silence.limit_C
+        dead = (limit > 0) & (self._state["silent"][row] >= limit)
+        return tuple(self.channels[self.used[i]].id for i in np.flatnonzero(dead))
+
     def save(self, folder: Path) -> None:
         """Write it as safetensors + JSON."""
-        arrays: dict[str, Array] = {"offset": self.offset, "spread": self.spread}
+        arrays: dict[str, Array] = {"offset": self.offset, "spread": self.spread, "used": self.used}
+        arrays["silence"] = self.silence.limit_C
         arrays |= {f"weights.{name}": w for name, w in self.weights.items()}
         config: dict[str, Any] = {"report": self.report, "parts": {}}
         for name, part in self.parts.items():
@@ -90,7 +107,7 @@ class MixtureDecoder(StreamingDecoder):
         parts = {}
         for name, settings in config["parts"].items():
             own = {k.removeprefix(f"{name}:"): a for k, a in arrays.items() if k.startswith(f"{name}:")}
-            parts[name] = _loaded(settings, own, bin_ms=bin_ms, channels=channels)
+            parts[name] = _loaded(settings, own, bin_ms=bin_ms, channels=[channels[i] for i in arrays["used"]])
         weights = {name: arrays[f"weights.{name}"] for name in parts}
         if any(w.shape != (parts[n].members, len(behavior)) for n, w in weights.items()):
             raise ValueError("the weights do not fit the members and dimensions")
@@ -102,6 +119,8 @@ class MixtureDecoder(StreamingDecoder):
             weights=weights,
             offset=arrays["offset"],
             spread=arrays["spread"],
+            used=arrays["used"],
+            silence=SilenceDetector(arrays["silence"]),
             report=config["report"],
         )
 
@@ -124,10 +143,14 @@ class Placed:
         return self.part.initial_state(rows)
 
     def advance(
-        self, signals_BNC: Array, present_BN: NDArray[np.bool_], state: Mapping[str, Array]
+        self,
+        signals_BNC: Array,
+        present_BN: NDArray[np.bool_],
+        dead_BNC: NDArray[np.bool_],
+        state: Mapping[str, Array],
     ) -> tuple[Array, dict[str, Array]]:
         """Values (B, N, M, K) and the state after."""
-        values, after = self.part.advance(signals_BNC, present_BN, state)
+        values, after = self.part.advance(signals_BNC, present_BN, dead_BNC, state)
         return self.placed(values), after
 
     def placed(self, values: Array) -> Array:

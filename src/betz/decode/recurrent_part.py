@@ -44,7 +44,7 @@ class RecurrentPart:
         self,
         bin_ms: float,
         counting: NDArray[np.bool_],
-        rest: Float32,
+        rest: Float,
         sd: Float32,
         center: Float,
         scale: Float,
@@ -63,21 +63,26 @@ class RecurrentPart:
     def initial_state(self, rows: int) -> dict[str, Array]:
         """Bins before, and the networks' interleaved states."""
         return {
-            "before": np.full((rows, self.stride - 1, len(self.sd)), np.nan, np.float32),
+            "before": np.full((rows, self.stride - 1, len(self.sd)), np.nan),
             "state": np.zeros((rows, self.stride, self.members, self.network.state_width), np.float32),
         }
 
-    def inputs(self, signals_NC: Array, before: Float32 | None = None) -> Float32:
+    def inputs(self, signals_NC: Array, before: Float | None = None) -> Float32:
         """(N, C) z-scored rooted signals."""
-        z = (self.bank.rooted(signals_NC, before) - self.bank.rest) / self.sd
+        z = self.bank.rooted(signals_NC, before) / self.sd
         return np.asarray(np.clip(z, -Z_CLIP, Z_CLIP), dtype=np.float32)
 
     def advance(
-        self, signals_BNC: Array, present_BN: NDArray[np.bool_], state: Mapping[str, Array]
+        self,
+        signals_BNC: Array,
+        present_BN: NDArray[np.bool_],
+        dead_BNC: NDArray[np.bool_],
+        state: Mapping[str, Array],
     ) -> tuple[Array, dict[str, Array]]:
         """Values (B, N, M, K)."""
-        x = np.where(present_BN[..., None], signals_BNC, np.nan).astype(np.float32)
+        x = np.where(present_BN[..., None], signals_BNC, np.nan)
         z = np.stack([self.inputs(bins, state["before"][row]) for row, bins in enumerate(x)])
+        z[dead_BNC] = 0
         before = np.concatenate((state["before"], x), axis=1)[:, x.shape[1] :].copy()
         values, after = self.run(z, state["state"])
         return values * self.scale + self.center, {"before": before, "state": after}
@@ -160,7 +165,7 @@ def train_recurrent(c: Calibration, *, budget_s: float) -> tuple[RecurrentPart, 
         "gru", members=members, channels=len(sd), width=WIDTH, columns=len(c.dims), generator=generator
     )
     part = RecurrentPart(session.bin_ms, counting(session.channels), c.bank.rest, sd, center, scale, network)
-    z_NC = np.clip((rooted - c.bank.rest) / sd, -Z_CLIP, Z_CLIP)
+    z_NC = np.clip(rooted / sd, -Z_CLIP, Z_CLIP)
     order, segments = split_phases(session.segments, part.stride)
     step_ms = part.stride * session.bin_ms
     windows = TrainingWindows(

@@ -135,8 +135,9 @@ class _Source:
             self.usable[a:b] = True
         self.bank = FilterBank.fit(session.signals, session.segments, session.channels, session.bin_ms)
         self.filtered = np.zeros((session.num_bins, len(session.channels) * FILTERS), np.float32)
+        rest = np.repeat(self.bank.rest, FILTERS).astype(np.float32)  # filters have sum 1: with it, silence is 0
         for a, b in session.segments:
-            self.filtered[a:b] = self.bank.filtered(self.bank.rooted(session.signals[a:b]))
+            self.filtered[a:b] = self.bank.filtered(self.bank.rooted(session.signals[a:b])) + rest
         self.history: dict[int, tuple[Float32, NDArray[np.float64], NDArray[np.float64]]] = {}
         for g, part in enumerate(self.parts):
             known = history.weights(session.channels, [self.dims[k] for k in part]) if history else None
