@@ -24,8 +24,8 @@ from scipy.optimize import minimize
 
 import betz
 from betz.core.session import Session
-from betz.decode.calibrate import Betz, _Mix, kind_of
-from betz.decode.gate import Prior, error_moments, mix, pruned
+from betz.decode.calibrate import Betz, _Mix, gate_key, kind_of
+from betz.decode.gate import Expectation, Prior, error_moments, mix, pruned
 from betz.decode.history import History
 from betz.decode.labels import continuous_labels
 from betz.decode.members import Calibration, fold_count
@@ -37,6 +37,7 @@ BEHAVIOR = {
 }
 MINUTES = (0.5, 1.0, 2.0, 5.0, 10.0)
 L2 = 0.01
+TRAINED = ("gru", "fine_tuned")
 
 
 def path_of(data: Path, name: str) -> Path:
@@ -163,38 +164,69 @@ def learn(rows: Sequence[Any], pull: float) -> Prior:
     return Prior({m: (float(found[i]), float(found[len(members) + i])) for i, m in enumerate(members)}, pull)
 
 
-def mixed_r2(r: Any, prior: Prior, members: Sequence[str] | None = None) -> float:
-    """R² of the test part of the gate's mix."""
-    keep = [i for i, m in enumerate(r["members"]) if members is None or m in members]
-    names = [r["members"][i] for i in keep]
-    held_out, test = np.array(r["held_out"])[np.ix_(keep, keep)], np.array(r["test"])[np.ix_(keep, keep)]
-    minutes = r["minutes_used"]
-    w = pruned(mix(held_out, prior.weights(names, minutes), prior.pull / max(minutes, 0.1)))
-    return float(1 - w @ test @ w)
+def mixed_both(r: Any, prior: Prior) -> tuple[float, float]:
+    """Held-out R² of the gate's mix, and its R² in the test part."""
+    held_out, test, minutes = np.array(r["held_out"]), np.array(r["test"]), r["minutes_used"]
+    w = pruned(mix(held_out, prior.weights(r["members"], minutes), prior.pull / max(minutes, 0.1)))
+    return float(1 - w @ held_out @ w), float(1 - w @ test @ w)
+
+
+def without_training(r: Any) -> Any:
+    """The same row as if no member had been trained."""
+    keep = [i for i, m in enumerate(r["members"]) if m not in TRAINED]
+    at = np.ix_(keep, keep)
+    small = {name: np.array(r[name])[at].tolist() for name in ("held_out", "test")}
+    return {**r, **small, "members": [r["members"][i] for i in keep], "budget_s": 0.0}
+
+
+def expectation(rows: Sequence[Any], priors: Sequence[Prior]) -> Expectation:
+    """Achieved R² by held-out R² and minutes: least squares, quantiles of what is left; sessions weigh the same."""
+    x, y, weight = [], [], []
+    counts: dict[str, int] = {}
+    for r in rows:
+        counts[r["session"]] = counts.get(r["session"], 0) + 1
+    for r, prior in zip(rows, priors, strict=True):
+        held_out, test = mixed_both(r, prior)
+        x.append([1.0, held_out, np.log2(max(r["minutes_used"], 0.1) / 2)])
+        y.append(test)
+        weight.append(1 / counts[r["session"]])
+    design, target, w = np.array(x), np.array(y), np.sqrt(np.array(weight))
+    loaded = np.concatenate((design * w[:, None], 0.05 * np.eye(3)))
+    found = np.linalg.lstsq(loaded, np.concatenate((target * w, 0.05 * np.array([0.0, 1.0, 0.0]))), rcond=None)[0]
+    rest = target - design @ found
+    low, high = np.quantile(rest, (0.05, 0.95))
+    return Expectation(*(float(v) for v in found), float(low), float(high))
 
 
 def run_learn(arguments: argparse.Namespace) -> None:
     """Learn priors a kind, tell what each design gives with one session left out, and write them."""
-    rows = [json.loads(line) for file in arguments.files for line in Path(file).open()]
+    rows = [json.loads(line) for file in arguments.files for line in Path(file).read_text().splitlines()]
+    rows += [without_training(r) for r in rows if r["budget_s"] > 0]
+    unique = {(r["session"], r["minutes"], r["kind"], r["known"], r["budget_s"] > 0): r for r in rows}
     priors: dict[str, Prior] = {}
-    for key in sorted({(r["kind"], r["known"]) for r in rows}):
-        mine = [r for r in rows if (r["kind"], r["known"]) == key]
+    expectations: dict[str, Expectation] = {}
+    for kind, known, trained in sorted({(r["kind"], r["known"], r["budget_s"] > 0) for r in unique.values()}):
+        key = gate_key(kind, known=known, trained=trained)
+        mine = [r for r in unique.values() if (r["kind"], r["known"], r["budget_s"] > 0) == (kind, known, trained)]
         sessions = sorted({r["session"] for r in mine})
-        best = (-np.inf, 0.1)
+        if len(sessions) < 2:
+            continue
+        best: tuple[float, float, list[Prior]] = (-np.inf, 0.1, [])
         for pull in (0.03, 0.1, 0.3, 1.0):
-            score = []
-            for s in sessions:
-                prior = learn([r for r in mine if r["session"] != s], pull)
-                score += [mixed_r2(r, prior) for r in mine if r["session"] == s]
-            uniform = np.mean([mixed_r2(r, Prior({}, pull)) for r in mine])
-            print(f"{key} pull {pull}: learned {np.mean(score):.4f}, uniform {uniform:.4f} ({len(mine)} rows)")
-            best = max(best, (float(np.mean(score)), pull))
-        priors[f"{key[0]}/{'known' if key[1] else 'new'}"] = learn(mine, best[1])
+            by_session = {s: learn([r for r in mine if r["session"] != s], pull) for s in sessions}
+            out = [by_session[r["session"]] for r in mine]
+            score = float(np.mean([mixed_both(r, p)[1] for r, p in zip(mine, out, strict=True)]))
+            uniform = np.mean([mixed_both(r, Prior({}, pull))[1] for r in mine])
+            print(f"{key} pull {pull}: learned {score:.4f}, uniform {uniform:.4f} ({len(sessions)} sessions)")
+            best = max(best, (score, pull, out), key=lambda b: b[0])
+        priors[key] = learn(mine, best[1])
+        expectations[key] = expectation(mine, best[2])
     for key, prior in priors.items():
-        print(key, prior.pull, {m: (round(a, 2), round(b, 2)) for m, (a, b) in prior.scores.items()})
+        print(key, prior.pull, {m: (round(a, 2), round(b, 2)) for m, (a, b) in prior.scores.items()}, expectations[key])
     if arguments.out:
         recipe, card = load_generalist(arguments.out)
-        save_generalist(arguments.out, replace(recipe, priors={**recipe.priors, **priors}), card=card)
+        made = replace(recipe, priors={**recipe.priors, **priors}, expectations={**recipe.expectations, **expectations})
+        save_generalist(arguments.out, made, card=card)
 
 
 def main() -> None:

@@ -100,7 +100,15 @@ def recipe_of(name: str) -> Any:
     from betz.evaluate.run import RECIPES
 
     if name not in RECIPES:
-        raise ConfigError(f"no decoder is named {name!r}.", remedy=f"known: {', '.join(RECIPES)}")
+        from betz.decode.weights import MANIFEST, load_generalist, shipped
+
+        known = shipped()
+        if name in known or (Path(name) / MANIFEST).exists():
+            return load_generalist(known.get(name, Path(name)))[0]
+        raise ConfigError(
+            f"no decoder is named {name!r}.",
+            remedy=f"known: {', '.join((*RECIPES, *known))}; or give the folder of a pretrained generalist",
+        )
     module, attribute = RECIPES[name].split(":")
     return getattr(importlib.import_module(module), attribute)()
 
@@ -109,7 +117,7 @@ def recipe_or_decoder(text: str) -> tuple[str, Any]:
     """Name and recipe, or name and fixed decoder from the folder it was saved to."""
     from betz.evaluate.run import RECIPES
 
-    if text in RECIPES or not Path(text).exists():
+    if text in RECIPES or not Path(text).exists() or (Path(text) / "generalist.json").exists():
         return text, recipe_of(text)
     return Path(text).resolve().name, open_decoder(Path(text))
 

@@ -15,12 +15,16 @@ def command(
         list[str] | None, typer.Option(help="Names of what to decode, with commas; 'emg_*' takes all that match.")
     ] = None,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Use the first minutes only (default: all).")] = None,
-    decoder: Annotated[str, typer.Option(help="Name of the recipe.")] = "wiener",
+    decoder: Annotated[str, typer.Option(help="Name of the recipe, or folder of a generalist.")] = "wiener",
+    budget_s: Annotated[
+        float | None, typer.Option(min=0.0, help="Seconds of training (default: what the recipe takes; betz-1: 0).")
+    ] = None,
+    history: Annotated[Path | None, typer.Option(help="Folder made by `betz history`: earlier sessions.")] = None,
     seed: Annotated[int, typer.Option(help="For recipes with random parts.")] = 0,
 ) -> None:
     """Calibrate a decoder on labelled minutes of a session and save it.
 
-    Example: betz calibrate store:monkey_20260412 --behavior hand_vx,hand_vy --minutes 2 --out decoder
+    Example: betz calibrate store:monkey_20260412 --behavior hand_vx,hand_vy --minutes 2 --decoder betz-1 --out decoder
     """
     import time
 
@@ -32,8 +36,13 @@ def command(
     whole = open_session(session)
     names = behavior_of(behavior or [], whole)
     part = whole if minutes is None else whole.first(minutes=minutes)
+    known = None
+    if history is not None:
+        from betz.decode.history import History
+
+        known = History.load(history)
     begun = time.perf_counter()
-    made = recipe.calibrate(part, behavior=names, seed=seed)
+    made = recipe.calibrate(part, behavior=names, budget_s=budget_s, history=known, seed=seed)
     seconds = time.perf_counter() - begun
     made.save(out)
     short = "" if minutes is None or part.minutes >= 0.9 * minutes else f" (of {minutes:g} asked for)"
@@ -42,3 +51,6 @@ def command(
         f"{len(made.channels)} channels, {made.bin_ms:g} ms bins, "
         f"{', '.join(f'{d.name} ({d.unit})' if d.unit else d.name for d in made.behavior)}\n{out}"
     )
+    describe = getattr(made, "describe", None)
+    if describe is not None:
+        Console(soft_wrap=True, highlight=False, markup=False).print(describe())

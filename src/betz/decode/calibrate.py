@@ -14,7 +14,7 @@ from betz.core.session import BehaviorDim, Channel, Session
 from betz.decode.bank import BankFit, without_labels
 from betz.decode.dead import SilenceDetector
 from betz.decode.features import counting
-from betz.decode.gate import Prior, error_moments, mix, pruned
+from betz.decode.gate import Expectation, Prior, error_moments, mix, pruned
 from betz.decode.generalist import GeneralistPart, Heads, Variant, heads_of
 from betz.decode.history import History
 from betz.decode.labels import continuous_labels
@@ -40,12 +40,15 @@ class Betz:
     Args:
         network: the pretrained generalist, its members being seeds.
         name: of the weights.
-        priors: of the gate, by ``kind/known`` and ``kind/new`` (subject), see :func:`kind_of`.
+        priors: of the gate, by ``kind/known`` and ``kind/new`` (subject), see :func:`kind_of`; those of calibrations
+            with trained members end in ``/trained``.
+        expectations: of R² on the coming minutes, by the same keys.
     """
 
     network: Generalist
     name: str
     priors: Mapping[str, Prior] = field(default_factory=dict)
+    expectations: Mapping[str, Expectation] = field(default_factory=dict)
 
     decodes: ClassVar[tuple[str, ...]] = ("continuous",)
 
@@ -186,6 +189,11 @@ def kind_of(dims: Sequence[BehaviorDim]) -> str:
     if all(n.rsplit("_", 1)[-1] in ("x", "y", "z") and "force" not in n for n in names):
         return "position"
     return "muscles" if all(n.startswith("emg") for n in names) else "other"
+
+
+def gate_key(kind: str, *, known: bool, trained: bool) -> str:
+    """Under what priors and expectations are kept."""
+    return f"{kind}/{'known' if known else 'new'}" + ("/trained" if trained else "")
 
 
 class _Mix:
@@ -359,7 +367,7 @@ class _Mix:
         c, names = self.c, list(self.held_out)
         rows = c.labelled_N
         weights = {name: np.zeros(len(c.dims)) for name in names}
-        described = []
+        described: list[dict[str, Any]] = []
         self.spread = np.zeros(len(c.dims))
         minutes = float(rows.sum() * c.session.grid.bin_s / 60)
         for group in c.groups:
@@ -367,21 +375,25 @@ class _Mix:
             errors, unit = self._errors(group)
             moments = self.moments(group)
             dims = [c.dims[k] for k in group]
-            key = f"{kind_of(dims)}/{'known' if 'generalist_history' in names else 'new'}"
+            key = gate_key(kind_of(dims), known="generalist_history" in names, trained=self.budget_s > 0)
             prior = self.recipe.priors.get(key, Prior({}))
             w = pruned(mix(moments, prior.weights(names, minutes), prior.pull / max(minutes, 0.1)))
             for name, value in zip(names, w, strict=True):
                 weights[name][at] = value
             mixed = np.einsum("nmk,m->nk", errors, w)
             self.spread[at] = np.sqrt((mixed**2).mean(axis=0)) * unit
+            held_out_r2 = float(1 - w @ moments @ w)
+            expected = self.recipe.expectations.get(key)
             described.append(
                 {
                     "behavior": [d.name for d in dims],
                     "weights": {n: round(float(v), 4) for n, v in zip(names, w, strict=True) if v > 0},
                     "held_out_r2": {n: round(float(1 - moments[i, i]), 4) for i, n in enumerate(names)},
-                    "held_out_r2_mix": round(float(1 - w @ moments @ w), 4),
+                    "held_out_r2_mix": round(held_out_r2, 4),
                 }
             )
+            if expected is not None:
+                described[-1]["expected_r2"] = [round(v, 4) for v in expected.interval(held_out_r2, minutes)]
         found = {"mix": described, "folds": c.folds, "budget_s": self.budget_s}
         return weights, found | ({"training": self.training} if self.training else {})
 

@@ -42,6 +42,27 @@ class Prior:
         return np.asarray(weight / weight.sum())
 
 
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """R² to expect on the coming minutes, from the held-out R² of the mix; learned on sessions no network has seen.
+
+    Args:
+        level, slope, doubling: expected R² = level + slope · held-out R² + doubling · log₂(minutes / 2).
+        low, high: 5 and 95 % quantiles of what was achieved less what was expected.
+    """
+
+    level: float
+    slope: float
+    doubling: float
+    low: float
+    high: float
+
+    def interval(self, held_out_r2: float, minutes: float) -> tuple[float, float, float]:
+        """Expected R² and the 90 % interval; at most 1."""
+        found = self.level + self.slope * held_out_r2 + self.doubling * float(np.log2(max(minutes, 0.1) / 2))
+        return min(found, 1.0), min(found + self.low, 1.0), min(found + self.high, 1.0)
+
+
 def error_moments(errors_NMK: Float, variance_K: Float) -> Float:
     """(M, M) mixed second moments of the members' errors, as a share of the behavior's variance."""
     scaled = errors_NMK / np.sqrt(variance_K.sum())

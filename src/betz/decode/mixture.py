@@ -74,6 +74,19 @@ class MixtureDecoder(StreamingDecoder):
             after |= {f"{name}.{k}": a for k, a in new.items()}
         return out, np.broadcast_to(self.spread, out.shape).copy(), after
 
+    def describe(self) -> str:
+        """What was mixed and how well it is expected to do, for people to read."""
+        lines = []
+        for mixed in self.report.get("mix", ()):
+            weights = ", ".join(f"{n} {100 * w:.0f} %" for n, w in sorted(mixed["weights"].items(), key=_by_weight))
+            line = f"{', '.join(mixed['behavior'])}: {weights}; held-out R² {mixed['held_out_r2_mix']:.2f}"
+            if "expected_r2" in mixed:
+                line += "; expected on the coming minutes {:.2f} ({:.2f} … {:.2f})".format(*mixed["expected_r2"])
+            lines.append(line)
+        if not self.report.get("labelled_bins"):
+            lines.append(f"no labels: decoded from history ({len(self.report['history'])} sessions)")
+        return "\n".join(lines)
+
     def dead_channels(self, row: int = 0) -> tuple[str, ...]:
         """Ids of the channels that are silent for so long that they are read as at rest."""
         self._indices(np.array([row]))
@@ -123,6 +136,10 @@ class MixtureDecoder(StreamingDecoder):
             silence=SilenceDetector(arrays["silence"]),
             report=config["report"],
         )
+
+
+def _by_weight(item: tuple[str, float]) -> float:
+    return -item[1]
 
 
 class Placed:

@@ -9,7 +9,7 @@ from pathlib import Path
 from betz.core.config import from_dict, to_dict
 from betz.core.errors import BetzError, CheckpointError
 from betz.decode.calibrate import Betz
-from betz.decode.gate import Prior
+from betz.decode.gate import Expectation, Prior
 from betz.model.checkpoint import ModelCard
 from betz.model.folder import Layout, read_manifest, read_tensors, write_folder
 from betz.model.generalist import Generalist
@@ -48,6 +48,7 @@ def save_generalist(folder: str | Path, recipe: Betz, *, card: ModelCard) -> Non
         "width": network.width,
         "latents": network.latents,
         "priors": {key: asdict(prior) for key, prior in recipe.priors.items()},
+        "expectations": {key: asdict(found) for key, found in recipe.expectations.items()},
         "card": to_dict(card),
     }
     write_folder(Path(folder), LAYOUT, content, lambda path: save_file(tensors, path))
@@ -73,13 +74,14 @@ def load_generalist(folder: str | Path) -> tuple[Betz, ModelCard]:
             key: Prior({m: (float(a), float(b)) for m, (a, b) in values["scores"].items()}, float(values["pull"]))
             for key, values in manifest["priors"].items()
         }
+        expectations = {key: Expectation(**values) for key, values in manifest["expectations"].items()}
         card = from_dict(ModelCard, manifest["card"])
         name = str(manifest["name"])
     except (KeyError, TypeError, ValueError, RuntimeError, BetzError) as error:
         raise CheckpointError(
             f"the manifest does not fit ({type(error).__name__}: {error}).", where=str(folder), remedy=_REMEDY
         ) from None
-    return Betz(network.eval().requires_grad_(False), name, priors), card
+    return Betz(network.eval().requires_grad_(False), name, priors, expectations), card
 
 
 def shipped() -> dict[str, Path]:
