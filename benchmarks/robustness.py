@@ -2,8 +2,8 @@
 
     python benchmarks/robustness.py [--data DIR] [--split FILE] [--model DIR] [--budgets 0,60] [--quick] [--out DIR]
 
-Channels permuted against the history (5 permutations, 1 and 5 minutes, paired with the decoder without history); 30 % of
-the channels silent from the first test bin on, detection delay included; a 90° sector of directions without calibration
+Channels permuted against the history (5 permutations, 1 and 5 minutes, paired with the decoder without history); 30 %
+of the channels silent from the first test bin on, detection delay included; a 90° sector of directions without calibration
 (Indy's validation sessions, 5 minutes, no history, bins above the median speed, R² about zero velocity).
 """
 
@@ -109,7 +109,7 @@ def array_changes(
 ) -> Iterator[dict[str, float]]:
     """Losses of one session by permutation and by dying channels."""
     for minutes in (1.0, 5.0) if budget == 0 else (1.0,):
-        calibration, test, first = parts(session, minutes)
+        calibration, _, first = parts(session, minutes)
         names = names_in(calibration, tasks)
         head = f"{session.id}/{minutes:g}/{budget:g}"
 
@@ -175,13 +175,12 @@ def sectors(run: Runner, recipe: Any, session: Session, names: list[str], budget
             return [float(np.degrees(np.median(turn))), float(1 - ((p - y) ** 2).sum() / (y**2).sum())]
 
         key = f"{session.id}/sector/{quarter}"
-        own = run.get(
-            f"{key}/{budget:g}",
-            lambda one=one, s=lacking: {"v": one(recipe.calibrate(s, behavior=names, budget_s=budget))},
-        )
-        ridge = run.get(
-            f"{key}/ridge", lambda one=one, s=lacking: {"v": one(betz.Wiener().calibrate(s, behavior=names))}
-        )
+
+        def of(made: Any, one: Any = one, lacking: Session = lacking, **options: Any) -> Any:
+            return {"v": one(made.calibrate(lacking, behavior=names, **options))}
+
+        own = run.get(f"{key}/{budget:g}", lambda of=of: of(recipe, budget_s=budget))
+        ridge = run.get(f"{key}/ridge", lambda of=of: of(betz.Wiener()))
         yield dict(zip(("angle", "r2", "ridge_angle", "ridge_r2"), (*own["v"], *ridge["v"]), strict=True))
 
 

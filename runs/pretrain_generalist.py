@@ -26,7 +26,7 @@ from betz.decode.history import History
 from betz.train.episodes import EpisodeSettings, episodes_of, load_episodes, save_episodes
 
 INDY = ("finger_vx", "finger_vy")
-CURSOR = (("cursor_vx", "cursor_vy"), ("cursor_x", "cursor_y"))
+SIMULATED = ("random_target", "center_out", "grid", "random_target", "force_2d", "center_out", "random_target", "grasp")
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Source:
 
     Args:
         subject: its name in the results.
-        paths: of its sessions; empty = simulated.
+        items: its sessions, files or ``sim:TASK:DAY``.
         behavior: patterns of what is decoded; those that a session lacks are left out.
         history: whether earlier sessions are given to later ones.
         weight: how often one of its groups is drawn.
     """
 
     subject: str
-    paths: tuple[Path, ...]
+    items: tuple[str, ...]
     behavior: tuple[str, ...]
     history: bool = True
     weight: float = 1.0
@@ -50,12 +50,29 @@ class Source:
 
 def sources(corpus: str, data: Path, ids: Sequence[str]) -> list[Source]:
     """The subjects of a corpus; ``ids`` are the sessions that may be used."""
-    indy = tuple(p for p in sorted(data.glob("indy/*.npz")) if p.stem in ids)
-    spike = tuple(p for p in sorted(data.glob("limblab_spike_wf/*.mat")) if p.stem in ids)
+    indy = tuple(str(p) for p in sorted(data.glob("indy/*.npz")) if p.stem in ids)
+    spike = tuple(str(p) for p in sorted(data.glob("limblab_spike_wf/*.mat")) if p.stem in ids)
     if corpus == "local":
         behavior = ("cursor_vx", "cursor_vy", "cursor_x", "cursor_y", "emg_*")
         return [Source("indy", indy, INDY, weight=2.0), Source("spike", spike, behavior)]
-    return [Source("indy", indy, INDY, weight=2.0)]
+    made = [Source("indy", indy, INDY, weight=4.0)]
+    for path in sorted(data.glob("bci_cmu_pitt/*.mat")):
+        made.append(Source(path.stem, (str(path),), ("cursor_vx", "cursor_vy", "cursor_x", "cursor_y"), history=False))
+    for number, task in enumerate(SIMULATED):
+        items = tuple(f"sim:{task}:{number}:{day}" for day in range(2))
+        made.append(Source(f"sim_{number}", items, ("*",)))
+    return made
+
+
+def session_of(item: str) -> Session:
+    """Read or simulate a session; trial edges are crossed, as queries are longer than trials."""
+    if not item.startswith("sim:"):
+        return betz.read(item).without_edges()
+    from betz.sim.population import Simulation, simulate
+
+    _, task, number, day = item.split(":")
+    settings = Simulation(minutes=12, bin_ms=50, task=task, channels=(48, 96, 128)[int(number) % 3])
+    return simulate(settings, seed=100 + int(number), day=int(day)).session
 
 
 def names_of(session: Session, patterns: Sequence[str]) -> list[str]:
@@ -64,7 +81,7 @@ def names_of(session: Session, patterns: Sequence[str]) -> list[str]:
 
     import numpy as np
 
-    found = [d.name for d in session.dims if any(fnmatchcase(d.name, p) for p in patterns)]
+    found = [d.name for d in session.dims if d.kind == "continuous" and any(fnmatchcase(d.name, p) for p in patterns)]
     y = session.behavior_of(found)
     return [n for n, column in zip(found, y.T, strict=True) if np.nanstd(column) > 0]
 
@@ -74,8 +91,8 @@ def cache(source: Source, folder: Path, settings: EpisodeSettings, seed: int) ->
     folder.mkdir(parents=True, exist_ok=True)
     earlier: History | None = None
     made = 0
-    for path in source.paths:
-        session = betz.read(path)
+    for item in source.items:
+        session = session_of(item)
         names = names_of(session, source.behavior)
         target = folder / f"{source.subject}-{session.id}.npz"
         if not target.exists():
@@ -143,7 +160,7 @@ def main() -> None:
     name = "networks"
     if arguments.skip_every:
         every, rest = (int(x) for x in arguments.skip_every.split(","))
-        left_out = [p.stem for s in chosen for i, p in enumerate(s.paths) if i % every == rest]
+        left_out = [Path(p).stem for s in chosen for i, p in enumerate(s.items) if i % every == rest]
         name = f"networks-without-{every}-{rest}"
     weights = {s.subject: s.weight for s in chosen}
     with concurrent.futures.ProcessPoolExecutor(arguments.jobs, mp_context=context) as pool:
