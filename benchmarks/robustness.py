@@ -3,7 +3,7 @@
     python benchmarks/robustness.py [--data DIR] [--split FILE] [--model DIR] [--budgets 0,60] [--quick] [--out DIR]
 
 Channels permuted against the history (5 permutations, 1 and 5 minutes, paired with the decoder without history); 30 %
-of the channels silent from the first test bin on, detection delay included; a 90° sector of directions without calibration
+of the channels silent from the first test bin on, detection delay included; a 90° sector without calibration
 (Indy's validation sessions, 5 minutes, no history, bins above the median speed, R² about zero velocity).
 """
 

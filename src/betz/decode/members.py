@@ -144,6 +144,7 @@ class RidgePart:
 
     def __init__(self, scaler: Scaler, taps_TCK: Float, intercept: Float, stride: int) -> None:
         self.scaler, self.taps, self.intercept, self.stride = scaler, taps_TCK, intercept, stride
+        self._flat = taps_TCK.reshape(-1, taps_TCK.shape[2])
 
     def initial_state(self, rows: int) -> dict[str, Array]:
         """The bins before, at the calibration mean."""
@@ -164,10 +165,13 @@ class RidgePart:
         bins = z_BNC.shape[1]
         level = joined if self.stride == 1 else _boxcar(joined, self.stride)
         reach = (len(self.taps) - 1) * self.stride
-        values = np.zeros((*z_BNC.shape[:2], self.taps.shape[2]))
-        for lag in range(len(self.taps)):
-            at = reach - lag * self.stride
-            values += level[:, at : at + bins] @ self.taps[lag]
+        if bins == 1:  # a live push: one product
+            values = level[:, :: -self.stride].reshape(len(level), 1, -1) @ self._flat
+        else:
+            values = np.zeros((*z_BNC.shape[:2], self.taps.shape[2]))
+            for lag in range(len(self.taps)):
+                at = reach - lag * self.stride
+                values += level[:, at : at + bins] @ self.taps[lag]
         return (values + self.intercept)[:, :, None], {"past": joined[:, bins:].copy()}
 
 

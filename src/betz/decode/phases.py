@@ -24,6 +24,9 @@ def interleaved(network: Network, x_BNF: Float32, state: Float32, stride: int) -
         stride: bins in a step.
     """
     rows, bins, width = x_BNF.shape
+    if stride == 1:
+        values, states = network(x_BNF, state[:, 0])
+        return values, states[:, -1:].copy()
     steps = -(-bins // stride)
     padded = np.zeros((rows, steps * stride, width), np.float32)
     padded[:, :bins] = x_BNF

@@ -100,7 +100,9 @@ class Generalist(nn.Module):
 
     def _layer(self, name: str, x: Tensor) -> Tensor:
         """(M, …, outputs) of (M, …, inputs)."""
-        weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
+        weight, bias = self._parameters[f"{name}_weight"], self._parameters[f"{name}_bias"]
+        assert weight is not None
+        assert bias is not None
         flat = torch.baddbmm(bias, x.reshape(x.shape[0], -1, x.shape[-1]), weight)
         return flat.view(*x.shape[:-1], weight.shape[2])
 
