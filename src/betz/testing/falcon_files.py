@@ -156,19 +156,43 @@ def write_file(path: Path, task: TaskName, content: Content) -> None:
 
 def _add_units(nwb: Any, counts_NC: NDArray[np.uint8], starts_s: Array, arrays: int) -> None:
     """A unit a channel, on as many arrays; the k-th of n spikes of a bin lies at (k + 1) / (n + 1) of its middle half."""
-    device = nwb.create_device(name="synthetic")
-    groups = [nwb.create_electrode_group(name=f"array_{'HIJK'[a]}", description="synthetic", location="M1",
-                                         device=device) for a in range(arrays)]  # fmt: skip
     channels = counts_NC.shape[1]
-    for channel in range(channels):
-        group = groups[channel * arrays // channels]
+    device = nwb.create_device(name="synthetic")
+    groups = [
+        nwb.create_electrode_group(name=f"array_{letter}", description="synthetic", location="M1", device=device)
+        for letter in "HIJK"[:arrays]
+    ]
+    own = [groups[channel * arrays // channels] for channel in range(channels)]
+    for group in own:
         nwb.add_electrode(group=group, location="M1")
-        rows = np.repeat(np.arange(len(counts_NC)), counts_NC[:, channel])
-        which = np.concatenate([np.arange(n) for n in counts_NC[:, channel]]) if len(rows) else np.empty(0)
-        share = 0.25 + 0.5 * (which + 1) / (counts_NC[rows, channel] + 1)
-        span = [[float(starts_s[0]), float(starts_s[-1] + _BIN_S)]]
-        nwb.add_unit(spike_times=starts_s[rows] + share * _BIN_S, electrodes=[channel], electrode_group=group,
-                     obs_intervals=span)  # fmt: skip
+    channel, row = np.divmod(np.repeat(np.arange(counts_NC.size), counts_NC.T.ravel()), len(counts_NC))
+    first = np.cumsum(counts_NC.T.ravel(), dtype=np.int64) - counts_NC.T.ravel()
+    which = np.arange(len(row)) - np.repeat(first, counts_NC.T.ravel())
+    share = 0.25 + 0.5 * (which + 1) / (counts_NC[row, channel] + 1.0)
+    nwb.units = units_table(starts_s[row] + share * _BIN_S, counts_NC.sum(axis=0, dtype=np.int64), own,
+                            observed_s=(float(starts_s[0]), float(starts_s[-1] + _BIN_S)))  # fmt: skip
+
+
+def units_table(
+    times_s: Array, numbers_C: Array, groups: Sequence[Any], *, observed_s: tuple[float, float] | None = None
+) -> Any:
+    """A pynwb units table from arrays, many times faster than a call a unit.
+
+    Args:
+        times_s: spike times of all units, one unit after another.
+        numbers_C: how many of them each has.
+        groups: electrode group of each, electrode k being unit k's.
+        observed_s: start and end of the observation of all units.
+    """
+    pynwb, common = require("pynwb", extra="nwb"), require("hdmf.common", extra="nwb")
+    number = len(numbers_C)
+    times = common.VectorData(name="spike_times", description="seconds", data=times_s)
+    columns = [times, common.VectorIndex(name="spike_times_index", data=np.cumsum(numbers_C), target=times)]
+    if observed_s is not None:
+        spans = common.VectorData(name="obs_intervals", description="seconds", data=np.array([observed_s] * number))
+        columns += [spans, common.VectorIndex(name="obs_intervals_index", data=np.arange(1, number + 1), target=spans)]
+    columns.append(common.VectorData(name="electrode_group", description="its array", data=list(groups)))
+    return pynwb.misc.Units(name="units", description="synthetic", id=np.arange(number), columns=columns)
 
 
 def _add_trials(nwb: Any, task: TaskName, content: Content, starts_s: Array) -> None:
