@@ -8,6 +8,7 @@ official number is that of :func:`betz.replay` over the imported sessions with t
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -284,10 +285,23 @@ def evaluate_official(
     paths = {"EVAL_DATA_PATH": data, "PREDICTION_PATH_LOCAL": work / "predictions.pkl", "GT_PATH": work / "truth.pkl"}
     with _environment({name: str(path.resolve()) for name, path in paths.items()}):
         evaluator = official.FalconEvaluator(eval_remote=False, split=decoder.task, dataloader_workers=workers)
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        with _quiet("falcon_challenge.evaluator"):
             found = evaluator.evaluate(decoder, phase=phase)
     (scores,) = found["result"][0].values()
     return {name: float(value) for name, value in scores.items()}
+
+
+@contextlib.contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Without what a library prints, draws and logs."""
+    log = logging.getLogger(logger)
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @contextlib.contextmanager

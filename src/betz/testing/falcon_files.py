@@ -60,7 +60,7 @@ def content_of(
     if change is not None:
         weights = 0.8 * weights + 0.6 * SeedTree(change).generator("falcon day").normal(size=weights.shape)
     rate = np.exp(np.clip(0.45 * smooth @ weights / np.sqrt(outputs) - 0.9, -6, 2.5))
-    targets = np.abs(smooth) if task == "m1" else smooth
+    targets = np.log1p(np.exp(2 * smooth)) if task == "m1" else smooth  # muscles do not go below zero
     mask = np.ones(trials * rows, dtype=bool)
     starts = tuple(range(0, trials * rows, rows))
     for start in starts:
