@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import betz
 from betz.core.errors import ConfigError
 from betz.core.timegrid import count_spikes
-from betz.data.importers import FileError, import_files
+from betz.data.importers import FileError, import_files, probe
 from betz.data.store import Store
 from tests.unit import nwb_files as files
 
@@ -268,3 +270,22 @@ def test_a_real_file_without_kinematics(recordings: Path) -> None:
     assert [len(ticks) for ticks in session.spikes or ()] == [11020, 4690, 5644]
     assert {c.array for c in session.channels} == {"group0_psb"}
     assert [d.classes for d in session.dims] == [("none", "wake")]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_flipped_bits_end_in_an_error_of_ours_or_a_session(seed: int, tmp_path: Path) -> None:
+    content = np.frombuffer(files.reaching(tmp_path / "whole.nwb", seconds=3.0).read_bytes(), np.uint8).copy()
+    rng = np.random.default_rng(seed)
+    at = rng.integers(0, len(content), int(rng.integers(1, 40)))
+    content[at] ^= (1 << rng.integers(0, 8, len(at))).astype(np.uint8)
+    (tmp_path / "flipped.nwb").write_bytes(content.tobytes())
+    store = Store(tmp_path / "store", create=True)
+    report = import_files([tmp_path / "flipped.nwb"], store, options={"nan": "mask"})
+    assert store.ids == report.kept
+    assert len(report.files) == 1
+
+
+def test_a_crash_of_the_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_walk", lambda path: os.kill(os.getpid(), signal.SIGSEGV))
+    with pytest.raises(FileError, match=r"monkey\.nwb: it cannot be read: the HDF5 library ends on it with signal 11"):
+        betz.read(files.reaching(tmp_path / "monkey.nwb", seconds=3.0))

@@ -15,6 +15,7 @@ from typing import Any
 from betz.core.errors import require
 from betz.data.importers.files import FileError, check_claim, damage
 from betz.data.importers.mat73 import is_hdf5
+from betz.data.importers.probe import check_survival
 
 _MOST_OBJECTS = 1 << 20
 
@@ -84,6 +85,7 @@ def open_nwb(path: Path) -> Iterator[NwbFile]:
             if not is_hdf5(path):
                 raise FileError("damaged file", "it is no HDF5 file, so it is no NWB file.", where=path.name,
                                 remedy="copy it again from its source")  # fmt: skip
+            check_survival(path)
             with h5py.File(path, "r", locking=False) as file:
                 _check_version(file, path)
                 _check_objects(file, path)
