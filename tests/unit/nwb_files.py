@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 RATE_HZ = 30_000
-START = datetime.datetime(2026, 4, 12, 9, 30, tzinfo=datetime.timezone.utc)
+START = datetime.datetime(2026, 4, 12, 9, 30, tzinfo=datetime.UTC)
 
 
 def times_s(channel: int, *, seconds: float = 20.0, per_s: float = 12.0, seed: int = 0) -> Array:
@@ -88,7 +88,9 @@ def reaching(path: Path, *, change: Callable[[Any], None] | None = None, seconds
     nwb.add_trial_column(name="condition", description="target")
     nwb.add_trial_column(name="go_cue_time", description="go")
     for k in range(4):
-        nwb.add_trial(start_time=2.0 + 4 * k, stop_time=5.0 + 4 * k, condition=f"target {k % 2}", go_cue_time=2.5 + 4 * k)
+        nwb.add_trial(
+            start_time=2.0 + 4 * k, stop_time=5.0 + 4 * k, condition=f"target {k % 2}", go_cue_time=2.5 + 4 * k
+        )
     if change is not None:
         change(nwb)
     return write(path, nwb)

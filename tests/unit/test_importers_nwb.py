@@ -145,7 +145,9 @@ def test_nan_in_a_file_needs_a_decision_and_gaps_do_not(tmp_path: Path) -> None:
 def test_invalid_times_observation_and_states(tmp_path: Path) -> None:
     nwb = files.nwb_file()
     groups = files.add_arrays(nwb)
-    files.add_units(nwb, [files.times_s(0), files.times_s(1)], [0, 1], groups, obs_intervals=[[0.0, 12.0], [14.0, 20.0]])
+    files.add_units(
+        nwb, [files.times_s(0), files.times_s(1)], [0, 1], groups, obs_intervals=[[0.0, 12.0], [14.0, 20.0]]
+    )
     nwb.add_invalid_time_interval(start_time=3.0, stop_time=4.01)
     nwb.add_time_intervals(files.table("state", [(0.0, 5.0, "rest"), (5.0, 18.0, "move"), (9.0, 8.0, "bad")]))
     nwb.add_epoch(start_time=1.0, stop_time=2.0, tags=["lights on"])
@@ -220,9 +222,7 @@ def _plain(file: h5py.File) -> None:
         (_plain, "unknown format", "an HDF5 file without an NWB version"),
     ],
 )
-def test_what_cannot_be_used_is_refused(
-    break_it: Any, reason: str, text: str, reaching: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_be_used_is_refused(break_it: Any, reason: str, text: str, reaching: Path, tmp_path: Path) -> None:
     path = tmp_path / "broken.nwb"
     path.write_bytes(reaching.read_bytes())
     with h5py.File(path, "r+") as file:

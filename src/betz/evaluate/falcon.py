@@ -194,9 +194,7 @@ def _check(task: TaskName, name: str, decoder: Decoder) -> None:
 # ---- scores
 
 
-def continuous_scores(
-    task: TaskName, files: Mapping[str, tuple[Float, Float, NDArray[np.bool_]]]
-) -> dict[str, float]:
+def continuous_scores(task: TaskName, files: Mapping[str, tuple[Float, Float, NDArray[np.bool_]]]) -> dict[str, float]:
     """The official scores of H1, M1 and M2 from arrays.
 
     R² weighted by variance over the scored bins of a session (sets and runs of it put together), then mean and

@@ -52,15 +52,19 @@ def content_of(
     """
     known, rows = TASKS[task], round(trial_s / _BIN_S)
     outputs = known.outputs if task != "h2" else 2
+    latents = min(outputs, 3)  # a few things move, and muscles or joints are mixtures of them
     rng = SeedTree(seed).generator("falcon content")
-    noise = rng.normal(size=(trials * rows + 60, outputs))
+    noise = rng.normal(size=(trials * rows + 60, latents))
     kernel = np.hanning(41) / np.sqrt((np.hanning(41) ** 2).sum())
     smooth = np.stack([np.convolve(column, kernel, "same") for column in noise.T], axis=1)[30:-30]
-    weights = SeedTree(tuning).generator("falcon tuning").normal(size=(outputs, known.channels))
+    fixed = SeedTree(tuning).generator("falcon tuning")
+    mixing = np.eye(latents) if outputs == latents else fixed.normal(size=(latents, outputs)) / np.sqrt(latents)
+    weights = fixed.normal(size=(latents, known.channels))
     if change is not None:
         weights = 0.8 * weights + 0.6 * SeedTree(change).generator("falcon day").normal(size=weights.shape)
-    rate = np.exp(np.clip(0.45 * smooth @ weights / np.sqrt(outputs) - 0.9, -6, 2.5))
-    targets = np.log1p(np.exp(2 * smooth)) if task == "m1" else smooth  # muscles do not go below zero
+    rate = np.exp(np.clip(0.45 * smooth @ weights / np.sqrt(latents) - 0.9, -6, 2.5))
+    mixed = smooth @ mixing
+    targets = np.log1p(np.exp(2 * mixed)) if task == "m1" else mixed  # muscles do not go below zero
     mask = np.ones(trials * rows, dtype=bool)
     starts = tuple(range(0, trials * rows, rows))
     for start in starts:
@@ -140,7 +144,7 @@ def write_file(path: Path, task: TaskName, content: Content) -> None:
     nwb = pynwb.NWBFile(
         session_description=f"synthetic FALCON {task.upper()} layout, no recording",
         identifier=path.stem,
-        session_start_time=datetime.datetime(2000, 1, 1, tzinfo=datetime.timezone.utc),
+        session_start_time=datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC),
         subject=pynwb.file.Subject(subject_id=TASKS[task].subject, species="Synthetica nulla", sex="U", age="P1D"),
     )
     _WRITERS[task](nwb, pynwb, content, stamps_s)
@@ -155,7 +159,7 @@ def write_file(path: Path, task: TaskName, content: Content) -> None:
 
 
 def _add_units(nwb: Any, counts_NC: NDArray[np.uint8], starts_s: Array, arrays: int) -> None:
-    """A unit a channel, on as many arrays; the k-th of n spikes of a bin lies at (k + 1) / (n + 1) of its middle half."""
+    """A unit a channel, on as many arrays; spikes lie evenly in the middle half of their bin."""
     channels = counts_NC.shape[1]
     device = nwb.create_device(name="synthetic")
     groups = [

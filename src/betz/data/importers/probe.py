@@ -86,9 +86,7 @@ def _read(dataset: Any, file: Any) -> None:
         for value in np.ravel(dataset[()]):
             if type(value).__name__ == "Reference" and value:
                 _ = file[value].name
-    elif dataset.dtype.names is not None:
-        _ = dataset[()]
-    elif dataset.size and dataset.size <= _MOST_NUMBERS:
+    elif dataset.dtype.names is not None or (dataset.size and dataset.size <= _MOST_NUMBERS):
         _ = dataset[()]
 
 
