@@ -52,6 +52,7 @@ def few_contents(folder: Path, task: TaskName) -> None:
             shutil.copy(same, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["m1", "m2", "h1"])
 def test_the_official_score_is_ours(task: TaskName, tmp_path: Path) -> None:
     pytest.importorskip("falcon_challenge.evaluator")
@@ -72,9 +73,9 @@ def test_the_official_score_is_ours(task: TaskName, tmp_path: Path) -> None:
         for name in compared:
             assert ours[name] == pytest.approx(official[name], abs=1e-6), (phase, name)
     assert official["Held In R2 Mean"] > 0.2
-    assert official["Held In R2 Mean"] > official["Held Out R2 Mean"]
 
 
+@pytest.mark.slow
 def test_h2_runs_end_to_end_with_a_fixed_text(tmp_path: Path) -> None:
     pytest.importorskip("falcon_challenge.evaluator")
     few_contents(tmp_path, "h2")
@@ -204,8 +205,9 @@ def test_pseudo_falcon_holds_out_trials_and_says_that_it_cannot_be_compared(tmp_
     }  # fmt: skip
     assert found.scored_bins == (2 + 2 + 1) * 72
     assert found.scores["20201019 R2"] > 0.4
+    other = tmp_path / public_name("m2", "Run1_20201019", "minival")
+    write_file(other, "m2", content_of("m2"))
     with pytest.raises(DataError, match=r"it is no public calibration file \(split 'held-in', part 'minival'\)"):
-        write_file(tmp_path / public_name("m2", "Run1_20201019", "minival"), "m2", content_of("m2"))
-        pseudo_parts(betz.read(tmp_path / public_name("m2", "Run1_20201019", "minival")))
+        pseudo_parts(betz.read(other))
     with pytest.raises(DataError, match="files of one task are wanted"):
         pseudo_falcon(QUICK, [])

@@ -1,8 +1,8 @@
 """Pseudo-FALCON: a fixed offline split of the public calibration files, because the test labels are not public.
 
 Held-in files: calibrate on the first 80 % of their trials, test on the rest. Held-out files: calibrate on the first
-half of their few trials (M1 5 of 10, M2 15 of 30, H1 2 of 3), test on the rest. Scores are computed as the official ones
-and are **not comparable** with the leaderboard: other trials, a decoder for each file, and no other held-in data.
+half of their few trials (M1 5 of 10, M2 15 of 30, H1 2 of 3), test on the rest. Scores are computed as the official
+ones and are **not comparable** with the leaderboard: other trials, a decoder for each file, and no other held-in data.
 """
 
 from __future__ import annotations
