@@ -8,7 +8,8 @@ import typer
 from typer.core import TyperGroup
 
 from betz import __version__
-from betz.cli import calibrate, convert_ndt3, decode, demo, doctor, evaluate, import_, inspect, presets, replay
+from betz.cli import calibrate, convert_ndt3, decode, demo, doctor, evaluate, export, falcon, import_, inspect, presets
+from betz.cli import replay as replay_
 from betz.core.errors import BetzError
 
 
@@ -48,7 +49,10 @@ app.command("inspect")(inspect.command)
 app.command("calibrate")(calibrate.command)
 app.command("decode")(decode.command)
 app.command("evaluate")(evaluate.command)
-app.command("replay")(replay.command)
+app.command("replay")(replay_.command)
+app.command("export")(export.command)
+app.add_typer(falcon.app, name="falcon")
+app.command("falcon-fixture")(falcon.fixture)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 app.command("presets")(presets.command)

@@ -283,14 +283,14 @@ def evaluate_official(
     paths = {"EVAL_DATA_PATH": data, "PREDICTION_PATH_LOCAL": work / "predictions.pkl", "GT_PATH": work / "truth.pkl"}
     with _environment({name: str(path.resolve()) for name, path in paths.items()}):
         evaluator = official.FalconEvaluator(eval_remote=False, split=decoder.task, dataloader_workers=workers)
-        with _quiet("falcon_challenge.evaluator"):
+        with quiet("falcon_challenge.evaluator"):
             found = evaluator.evaluate(decoder, phase=phase)
     (scores,) = found["result"][0].values()
     return {name: float(value) for name, value in scores.items()}
 
 
 @contextlib.contextmanager
-def _quiet(logger: str) -> Iterator[None]:
+def quiet(logger: str) -> Iterator[None]:
     """Without what a library prints, draws and logs."""
     log = logging.getLogger(logger)
     level = log.level

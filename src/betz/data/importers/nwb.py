@@ -12,14 +12,15 @@ import numpy as np
 
 from betz.core.errors import ConfigError
 from betz.core.intervals import Intervals
+from betz.core.session import Channel
 from betz.core.timegrid import BinGrid, count_spikes
 from betz.data.importers.build import Draft, ImportOptions
-from betz.data.importers.convert import grid_of
+from betz.data.importers.convert import counts_from, grid_of
 from betz.data.importers.files import FileError
-from betz.data.importers.nwb_behavior import read_behavior
+from betz.data.importers.nwb_behavior import BINNED_COUNTS, read_behavior
 from betz.data.importers.nwb_file import NwbFile, open_nwb, text_of
 from betz.data.importers.nwb_intervals import add_intervals
-from betz.data.importers.nwb_units import Spikes, as_channels, read_lines, tick_rate
+from betz.data.importers.nwb_units import Spikes, as_channels, electrode_names, read_lines, tick_rate
 
 DEFAULT_BIN_MS = 20.0
 _MOST_BINS = 1 << 26
@@ -49,6 +50,8 @@ def read_nwb(path: Path, options: ImportOptions) -> Draft:
 def _read(file: NwbFile, options: ImportOptions) -> Draft:
     bin_ms = DEFAULT_BIN_MS if options.bin_ms is None else options.bin_ms
     grid_of(bin_ms, where=file.where)
+    if file.nwb.units is None and BINNED_COUNTS in file.nwb.acquisition:
+        return _read_binned(file, options)
     spikes = read_lines(file)
     tick_hz = tick_rate(spikes, bin_ms)
     ticks, channels = as_channels(
@@ -72,6 +75,28 @@ def _read(file: NwbFile, options: ImportOptions) -> Draft:
     draft.counts = count_spikes(ticks, draft.grid, num_bins)
     add_intervals(file, draft, num_bins)
     _mark_unobserved(draft, spikes, num_bins)
+    return draft
+
+
+def _read_binned(file: NwbFile, options: ImportOptions) -> Draft:
+    """Counts in bins, as :func:`betz.data.exporters.nwb.write_nwb` writes them."""
+    series = file.nwb.acquisition[BINNED_COUNTS]
+    raw = np.asarray(series.data[:])
+    rate = float(series.rate or 0.0)
+    if raw.ndim != 2 or not 0 < rate < 1e6 or file.nwb.electrodes is None:
+        raise FileError("wrong shape", f"{BINNED_COUNTS!r} is no table of counts with a rate.", where=file.where,
+                        remedy="export the session again")  # fmt: skip
+    grid = grid_of(1000 / rate, where=file.where, origin_s=float(series.starting_time or 0.0))
+    if options.bin_ms is not None and abs(options.bin_ms / grid.bin_ms - 1) > 1e-6:
+        raise ConfigError(f"its bins are {grid.bin_ms:g} ms.", where=file.where,
+                          remedy="leave bin_ms out; session.rebinned() merges bins")  # fmt: skip
+    names, arrays = electrode_names(file)
+    channels = [Channel(n, "crossings", a) for n, a in zip(names, arrays, strict=True)][: raw.shape[1]]
+    counts = counts_from(raw, encoding="counts", bin_s=grid.bin_s, where=file.where, name=BINNED_COUNTS)
+    draft = Draft(path=file.path, importer="nwb", counts=counts, channels=tuple(channels), grid=grid)
+    describe(file, draft)
+    read_behavior(file, draft, options.behavior, grid.tick_hz)
+    add_intervals(file, draft, len(counts))
     return draft
 
 

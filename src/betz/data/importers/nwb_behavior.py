@@ -21,6 +21,8 @@ from betz.data.importers.regular import Regular, by_rate, by_stamps
 Array = NDArray[Any]
 MOST_COLUMNS, MOST_HZ = 64, 5000.0
 """Series of more columns or faster ones are no behavior (voltage, images, audio) unless they are asked for."""
+BINNED_COUNTS, BAND_POWER, DECODER_MODULE = "binned_counts", "band_power", "decoder"
+"""Where Betz's own NWB files keep counts in bins, power, and predictions: no behavior."""
 _OTHER = ("ElectricalSeries", "SpikeEventSeries", "ImageSeries", "OpticalSeries", "IndexSeries", "TwoPhotonSeries",
           "OnePhotonSeries", "AnnotationSeries", "IntervalSeries", "RoiResponseSeries", "ImageMaskSeries",
           "DecompositionSeries", "AbstractFeatureSeries", "VoltageClampSeries", "CurrentClampSeries")  # fmt: skip
@@ -44,7 +46,8 @@ class Candidate:
 
 def candidates(file: NwbFile) -> list[Candidate]:
     """All series that can be behavior, in the file's order; names are unique over all of them."""
-    series = [(path, item) for path, item in file.series.items() if _fits(item)]
+    own = (f"acquisition/{BINNED_COUNTS}", f"acquisition/{BAND_POWER}")
+    series = [(path, item) for path, item in file.series.items() if path not in own and _fits(item)]
     stems = _stems([path for path, _ in series])
     found = [_candidate(path, item, stem) for (path, item), stem in zip(series, stems, strict=True)]
     names = Counter(dim.name for one in found for dim in one.dims)
@@ -69,6 +72,8 @@ def _candidate(path: str, item: Any, stem: str) -> Candidate:
     unit = _UNITS.get(text_of(item.unit), text_of(item.unit))
     dims = tuple(BehaviorDim(name, unit) for name in dim_names(stem, columns, type(item).__name__))
     reluctant = f"{columns} columns" if columns > MOST_COLUMNS else ""
+    if path.startswith(f"processing/{DECODER_MODULE}/"):
+        reluctant = "what a decoder predicted"
     if item.rate is not None and item.rate > MOST_HZ:
         reluctant = f"{item.rate:g} Hz"
     return Candidate(path, item, dims, int(shape[0]), reluctant)

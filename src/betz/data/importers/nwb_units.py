@@ -86,15 +86,26 @@ def _from_units(file: NwbFile) -> Spikes:
     electrodes, arrays = _places(file, units)
     told = f"{text_of(units.description)} {text_of(file.nwb.keywords)}".lower()
     kind: ChannelKind = "crossings" if any(word in told for word in _WORDS) else "unit"
+    kinds = _kinds(units) or [kind] * len(electrodes)
     lines = [
-        Line(part, electrode, array, kind)
-        for part, electrode, array in zip(np.split(times, ends[:-1]), electrodes, arrays, strict=True)
+        Line(part, electrode, array, own)
+        for part, electrode, array, own in zip(np.split(times, ends[:-1]), electrodes, arrays, kinds, strict=True)
     ]
     found = Spikes(lines, resolution_s=float(units.resolution or 0.0))
-    what = "threshold crossings, as its description says" if kind == "crossings" else "sorted units"
-    found.notes.append(f"the units table holds {len(lines)} {what}")
+    crossings = sum(line.kind == "crossings" for line in lines)
+    parts = [f"{n} {what}" for n, what in ((len(lines) - crossings, "sorted units"),
+                                          (crossings, "streams of threshold crossings")) if n]  # fmt: skip
+    found.notes.append(f"the units table holds {' and '.join(parts)}")
     _add_observed(file, found)
     return found
+
+
+def _kinds(units: Any) -> list[ChannelKind] | None:
+    """What each unit is, where a column says so as Betz's own files do."""
+    if "kind" not in units.colnames:
+        return None
+    told = [text_of(value) for value in units["kind"][:]]
+    return told if set(told) <= {"crossings", "unit"} else None  # type: ignore[return-value]
 
 
 def _check_times(times_s: Float, where: str) -> None:
@@ -115,7 +126,7 @@ def _places(file: NwbFile, units: Any) -> tuple[list[str], list[str]]:
     if "electrodes" in units.colnames and file.nwb.electrodes is not None:
         index = np.asarray(units["electrodes"].data[:]).astype(np.int64)
         rows = np.asarray(units["electrodes"].target.data[:]).astype(np.int64)
-        names, groups = _electrodes(file)
+        names, groups = electrode_names(file)
         for k, (first, end) in enumerate(zip([0, *index[:-1].tolist()], index.tolist(), strict=True)):
             own = rows[first:end]
             if len(own):
@@ -125,7 +136,7 @@ def _places(file: NwbFile, units: Any) -> tuple[list[str], list[str]]:
     return electrodes, [array or "A" for array in arrays]
 
 
-def _electrodes(file: NwbFile) -> tuple[list[str], list[str]]:
+def electrode_names(file: NwbFile) -> tuple[list[str], list[str]]:
     """Name and group of each row of the electrodes table."""
     table = file.nwb.electrodes
     ids = [f"e{int(i)}" for i in table.id[:]]
@@ -175,7 +186,7 @@ def _from_events(file: NwbFile, path: str, series: Any) -> Line:
     _check_times(times, file.where)
     electrode, array = path.rpartition("/")[2], "A"
     if file.nwb.electrodes is not None and series.electrodes is not None:
-        names, groups = _electrodes(file)
+        names, groups = electrode_names(file)
         rows = np.asarray(series.electrodes.data[:]).astype(np.int64)
         if len(rows):
             electrode, array = "+".join(names[i] for i in rows), groups[rows[0]]
