@@ -12,8 +12,10 @@ import h5py
 import numpy as np
 import pynwb
 import pytest
+from typer.testing import CliRunner
 
 import betz
+from betz.cli.main import app
 from betz.core.errors import ConfigError
 from betz.core.timegrid import count_spikes
 from betz.data.importers import FileError, import_files, probe
@@ -289,3 +291,32 @@ def test_a_crash_of_the_library_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(probe, "_walk", lambda path: os.kill(os.getpid(), signal.SIGSEGV))
     with pytest.raises(FileError, match=r"monkey\.nwb: it cannot be read: the HDF5 library ends on it with signal 11"):
         betz.read(files.reaching(tmp_path / "monkey.nwb", seconds=3.0))
+
+
+def import_(*words: str, answers: str = "") -> Any:
+    return CliRunner().invoke(app, ["import", *words], input=answers)
+
+
+def test_choose_asks_and_says_how_to_do_without_questions(
+    reaching: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = import_(str(reaching), "--store", "store", "--choose", answers="1\n3-4\n")
+    assert done.exit_code == 0, done.output
+    assert "monkey_1.nwb: 0.3 min of M" in done.stdout
+    assert "2 PMd" in done.stdout
+    assert "hand_vx" in done.stdout
+    assert "the same without questions: --channels 'M1/*' --behavior 'hand_vx,hand_vy'" in done.stdout
+    chosen = Store("store").get("monkey_1")
+    assert [c.id for c in chosen.channels] == ["e0u0", "e0u1", "e1"]
+    assert [d.name for d in chosen.dims] == ["hand_vx", "hand_vy"]
+    typed = import_(str(reaching), "--store", "typed", "--channels", "M1/*", "--behavior", "hand_vx,hand_vy")
+    assert typed.exit_code == 0, typed.output
+    np.testing.assert_array_equal(Store("typed").get("monkey_1").signals, chosen.signals)
+    assert import_(str(reaching), "--store", "whole", "--choose", answers="\n\n").exit_code == 0
+    assert len(Store("whole").get("monkey_1").channels) == 4
+    wrong = import_(str(reaching), "--store", "none", "--choose", answers="3\n")
+    assert (wrong.exit_code, Path("none").exists()) == (1, False)
+    assert "there is no row 3. Remedy: rows are 1 to 2" in wrong.stderr
+    wrong = import_(str(reaching), "--store", "none", "--choose", answers="all\nwrist\n")
+    assert "no behavior matches 'wrist'" in wrong.stderr
