@@ -24,6 +24,7 @@ from betz.data.importers.files import FileError
 from betz.data.importers.nwb_behavior import plain
 from betz.data.importers.nwb_file import NwbFile, text_of
 from betz.data.importers.nwb_intervals import read_trials
+from betz.data.importers.probe import target_names
 
 Array = NDArray[Any]
 Float = NDArray[np.float64]
@@ -187,7 +188,8 @@ def _signals(file: NwbFile, layout: Layout, stamps_s: Float) -> tuple[NDArray[np
     ends = np.asarray(file.hdf5["units/spike_times_index"][()]).astype(np.int64)
     if not np.isfinite(times).all():
         raise FileError("bad spike times", "spike times are NaN.", where=file.where, remedy="copy it again from DANDI")
-    arrays = [text_of(g.name) for g in units["electrode_group"][:]] if "electrode_group" in units.colnames else []
+    groups = target_names(file.hdf5["units/electrode_group"]) if "electrode_group" in units.colnames else []
+    arrays = [name.rpartition("/")[2] for name in groups]
     counts = count_units(np.split(times, ends[:-1]), stamps_s, stamps_end=layout.stamps_end, where=file.where)
     channels = [Channel(f"ch{c + 1}", array=arrays[c] if arrays else "A") for c in range(counts.shape[1])]
     return counts, tuple(channels)

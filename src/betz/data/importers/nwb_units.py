@@ -14,6 +14,7 @@ from betz.core.session import Channel, ChannelKind
 from betz.core.timegrid import Ticks
 from betz.data.importers.files import FileError
 from betz.data.importers.nwb_file import NwbFile, text_of
+from betz.data.importers.probe import target_names
 
 Array = NDArray[Any]
 Float = NDArray[np.float64]
@@ -131,8 +132,9 @@ def _places(file: NwbFile, units: Any) -> tuple[list[str], list[str]]:
             own = rows[first:end]
             if len(own):
                 electrodes[k], arrays[k] = "+".join(names[i] for i in own), groups[own[0]]
-    if "electrode_group" in units.colnames:
-        arrays = [a or text_of(g.name) for a, g in zip(arrays, units["electrode_group"][:], strict=True)]
+    if not all(arrays) and "electrode_group" in units.colnames:
+        groups = [name.rpartition("/")[2] for name in target_names(file.hdf5["units/electrode_group"])]
+        arrays = [a or g for a, g in zip(arrays, groups, strict=True)]
     return electrodes, [array or "A" for array in arrays]
 
 

@@ -8,6 +8,7 @@ nothing is tried.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from betz.data.importers.files import FileError
 
 LONGEST_S = 60
-_MOST_NUMBERS = 1 << 16
+_MOST_NUMBERS, _MOST_TEXTS = 1 << 16, 1 << 22
 
 
 def check_survival(path: Path) -> None:
@@ -32,6 +33,7 @@ def check_survival(path: Path) -> None:
     child = os.fork()
     if child == 0:
         try:
+            gc.disable()  # a collection would touch, and so copy, all of the parent's memory
             faulthandler.disable()
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             signal.alarm(LONGEST_S)
@@ -59,7 +61,7 @@ def _walk(path: Path) -> None:
             node = waiting.pop()
             _try(lambda node=node: [node.attrs[name] for name in node.attrs])
             if isinstance(node, h5py.Dataset):
-                _try(lambda node=node: _read(node, file))
+                _try(lambda node=node: _read(node))
                 continue
             for name in _try(lambda node=node: list(node)) or []:
                 inner = _try(lambda node=node, name=name: _member(node, name, seen))
@@ -80,14 +82,25 @@ def _member(group: Any, name: str, seen: set[int]) -> Any:
     return node
 
 
-def _read(dataset: Any, file: Any) -> None:
-    """Texts and references as a whole, of numbers the shape and the first of them."""
-    if dataset.dtype.kind == "O":
-        for value in np.ravel(dataset[()]):
-            if type(value).__name__ == "Reference" and value:
-                _ = file[value].name
-    elif dataset.dtype.names is not None or (dataset.size and dataset.size <= _MOST_NUMBERS):
+def _read(dataset: Any) -> None:
+    """Texts and references, and small arrays of anything."""
+    import h5py
+
+    if h5py.check_ref_dtype(dataset.dtype) is h5py.Reference:
+        _ = target_names(dataset)
+    elif dataset.size and dataset.size <= (_MOST_TEXTS if dataset.dtype.kind == "O" else _MOST_NUMBERS):
         _ = dataset[()]
+
+
+def target_names(dataset: Any) -> list[str]:
+    """Names of the objects to which a list of references leads; each distinct object is looked up once."""
+    import h5py
+
+    addresses = np.zeros(dataset.shape, dtype=np.uint64)
+    dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, addresses, mtype=h5py.h5t.STD_REF_OBJ)
+    _, first, which = np.unique(addresses, return_index=True, return_inverse=True)
+    names = [h5py.h5r.get_name(dataset[int(at)], dataset.id) or b"" for at in first]
+    return [names[k].decode() for k in which]
 
 
 def _try(action: Any) -> Any:
