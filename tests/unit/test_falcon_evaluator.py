@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,14 @@ from betz.evaluate.falcon import (
     FalconDecoder,
     continuous_scores,
     evaluate_official,
+    official_split,
     targets,
     text_scores,
 )
 from betz.evaluate.falcon_pseudo import pseudo_falcon, pseudo_parts
 from betz.evaluate.replay import replay
 from betz.testing.falcon_files import content_of, write_file
+from tests.unit.transformer_helpers import TINY, decoder_of, lively
 
 QUICK = betz.Wiener(lags=3, prefilter_ms=(0,), strengths=(0.1,), validation="tail", folds=5)
 
@@ -161,6 +165,42 @@ def test_a_sequence_head_writes_h2s_text(tmp_path: Path) -> None:
         for _ in range(length):
             falcon.predict(np.zeros((1, 192), np.uint8))
         assert falcon.on_done(np.array([True])) == "hello>you"[:length]
+
+
+def test_the_transformers_sequence_head_writes_h2s_text() -> None:
+    model = lively(replace(TINY, sequence_classes=9), std=0.6)
+    channels = [betz.Channel(f"ch{c + 1}") for c in range(192)]
+    decoder = decoder_of(model, channels=channels, dims=0)
+    counts = content_of("h2", trials=1, trial_s=0.8).counts_NC
+    decoder.open()
+    for row in counts:
+        alone = decoder.push(row).text
+    assert alone is not None
+    falcon = FalconDecoder("h2", decoder)
+    falcon.reset([public_name("h2", "2022.05.18", "minival")])
+    for _ in range(2):  # the second trial does not continue the first
+        for row in counts:
+            falcon.predict(row[None])
+        assert falcon.on_done(np.array([True])) == alone[0].replace(" ", ">") != ""
+
+
+def test_the_official_split(tmp_path: Path) -> None:
+    sessions = []
+    for key, part in (("20120924", "calib"), ("20120924", "minival"), ("20121004", "calib")):
+        path = tmp_path / public_name("m1", key, part)
+        write_file(path, "m1", content_of("m1", trials=2, trial_s=0.4))
+        sessions.append(betz.read(path))
+    write_file(tmp_path / server_name("m1", "20121024"), "m1", content_of("m1", trials=2, trial_s=0.4))
+    sessions.append(betz.read(tmp_path / server_name("m1", "20121024")))
+    split = official_split(sessions)
+    assert {name: len(ids) for name, ids in split.items()} == {
+        "held-in calib": 1, "held-out calib": 1, "minival": 1, "held-in eval": 0, "held-out eval": 1,
+        "not there: held-in calib": 3, "not there: held-out calib": 2,
+    }  # fmt: skip
+    assert split["not there: held-out calib"] == ("20121017", "20121024")
+    assert split["minival"] == (sessions[1].id,)
+    with pytest.raises(DataError, match="it is no file of FALCON's public or evaluation sets"):
+        official_split([dataclasses.replace(sessions[0], tags={})])
 
 
 def test_decoders_that_do_not_fit_are_refused(tmp_path: Path) -> None:

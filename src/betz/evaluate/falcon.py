@@ -30,6 +30,7 @@ Float = NDArray[np.float64]
 EVERY = "all"
 """Key of the decoder for files that have none of their own."""
 FIXED_TEXT = "the>quick>brown>fox"
+_PARTS = ("held-in calib", "held-out calib", "minival", "held-in eval", "held-out eval")
 _SAID = {"held-in": "Held In", "held-out": "Held Out"}
 
 
@@ -47,6 +48,42 @@ def targets(session: Session) -> list[str]:
             remedy="import H1, M1 or M2 files; H2's target is the text of its trials",
         )
     return [dim.name for dim in session.dims[: TASKS[task].outputs]]
+
+
+def official_split(sessions: Sequence[Session]) -> dict[str, tuple[str, ...]]:
+    """Ids of imported sessions by their official part, and the keys of files that are not among them.
+
+    Args:
+        sessions: of one task, or of several.
+
+    Returns:
+        ``"held-in calib"``, ``"held-out calib"``, ``"minival"``, ``"held-in eval"``, ``"held-out eval"`` → session ids;
+        ``"not there: held-in calib"`` and ``"not there: held-out calib"`` → keys of the benchmark without such a file.
+
+    Raises:
+        DataError: a session is not of the benchmark.
+    """
+    parts: dict[str, list[str]] = {name: [] for name in _PARTS}
+    keys: dict[tuple[str, str], set[str]] = {}
+    for session in sessions:
+        tags = session.tags
+        task, split, part = (tags.get(f"falcon_{name}", "") for name in ("task", "split", "part"))
+        name = part if part == "minival" else f"{split} {part}"
+        if name not in parts:
+            raise DataError(
+                "it is no file of FALCON's public or evaluation sets.",
+                where=f"session {session.id}",
+                remedy="keep the official file names on import: they say what a file is",
+            )
+        parts[name].append(session.id)
+        keys.setdefault((task, name), set()).add(tags["falcon_key"])
+    for split in ("held-in", "held-out"):
+        wanted = [(task, key) for task in dict.fromkeys(task for task, _ in keys)
+                  for key in (TASKS[task].held_in if split == "held-in" else TASKS[task].held_out)]  # fmt: skip
+        parts[f"not there: {split} calib"] = [
+            key for task, key in wanted if key not in keys.get((task, f"{split} calib"), set())
+        ]
+    return {name: tuple(found) for name, found in parts.items()}
 
 
 class FalconDecoder:
