@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 import betz
 from betz.cli.main import app
-from betz.core.errors import ConfigError
+from betz.core.errors import ConfigError, MissingExtraError
 from betz.core.timegrid import count_spikes
 from betz.data.importers import FileError, import_files, probe
 from betz.data.store import Store
@@ -161,6 +162,8 @@ def test_invalid_times_observation_and_states(tmp_path: Path) -> None:
     assert [d.classes for d in session.dims] == [("none", "lights on"), ("none", "rest", "move")]
     np.testing.assert_array_equal(state[[0, 249, 250, 899, 900]], [1, 1, 2, 2, 0])
     assert session.provenance.skipped == {"intervals of state with impossible times": 1}
+    alone = betz.read(tmp_path / "masks.nwb", behavior=("sta*",))
+    assert [d.name for d in alone.dims] == ["state"]
 
 
 def test_fast_and_wide_series_are_left_out_unless_named(tmp_path: Path) -> None:
@@ -263,6 +266,16 @@ def test_other_mistakes(reaching: Path, tmp_path: Path) -> None:
         betz.read(reaching, mapping="indy64")
     with pytest.raises(ConfigError, match="rates_to_counts has no meaning for NWB files"):
         betz.read(reaching, rates_to_counts=True)
+
+
+def test_without_pynwb_one_sentence_says_what_to_install(
+    reaching: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynwb", None)
+    with pytest.raises(MissingExtraError, match=r"pynwb is not installed\. Remedy: pip install 'betz\[nwb\]'"):
+        betz.read(reaching)
+    report = import_files([reaching], Store(tmp_path / "store", create=True))
+    assert dict(report.skipped) == {"library not installed": 1}
 
 
 def test_a_real_file_without_kinematics(recordings: Path) -> None:

@@ -29,7 +29,7 @@ from betz.data.importers.probe import target_names
 Array = NDArray[Any]
 Float = NDArray[np.float64]
 MASK = BehaviorDim("eval_mask", "", "discrete", ("no", "yes"))
-"""Whether a bin is scored; a dimension of every session but for H2's meaning the same."""
+"""Whether the official evaluator scores a bin; in H2, whether it hands the bin over at all."""
 _BIN_S = BIN_MS / 1000
 _TICK_HZ = 1_000_000
 
@@ -108,7 +108,6 @@ def read_falcon(file: NwbFile, layout: Layout, options: ImportOptions) -> Draft:
             "falcon_split": named.split,
             "falcon_part": named.part,
         },
-        licence="CC-BY-4.0 (DANDI)" if "_ses-" in file.path.stem else "",
     )
     draft.tags = {key: value for key, value in draft.tags.items() if value}
     if named.part == "minival":

@@ -19,7 +19,7 @@ from betz.data.importers.convert import counts_from, grid_of
 from betz.data.importers.files import FileError
 from betz.data.importers.nwb_behavior import BINNED_COUNTS, read_behavior
 from betz.data.importers.nwb_file import NwbFile, open_nwb, text_of
-from betz.data.importers.nwb_intervals import add_intervals
+from betz.data.importers.nwb_intervals import add_intervals, state_names
 from betz.data.importers.nwb_units import Spikes, as_channels, electrode_names, read_lines, tick_rate
 
 DEFAULT_BIN_MS = 20.0
@@ -70,7 +70,7 @@ def _read(file: NwbFile, options: ImportOptions) -> Draft:
     if options.bin_ms is None:
         draft.notes.append("bins of 20 ms, as no width was asked for; spike ticks are kept: rebinned() gives any other")
     describe(file, draft)
-    read_behavior(file, draft, options.behavior, tick_hz)
+    read_behavior(file, draft, options.behavior, tick_hz, others=state_names(file))
     num_bins = _place(draft, file.where)
     draft.counts = count_spikes(ticks, draft.grid, num_bins)
     add_intervals(file, draft, num_bins)
@@ -95,7 +95,7 @@ def _read_binned(file: NwbFile, options: ImportOptions) -> Draft:
     counts = counts_from(raw, encoding="counts", bin_s=grid.bin_s, where=file.where, name=BINNED_COUNTS)
     draft = Draft(path=file.path, importer="nwb", counts=counts, channels=tuple(channels), grid=grid)
     describe(file, draft)
-    read_behavior(file, draft, options.behavior, grid.tick_hz)
+    read_behavior(file, draft, options.behavior, grid.tick_hz, others=state_names(file))
     add_intervals(file, draft, len(counts))
     return draft
 

@@ -116,8 +116,17 @@ def plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "series"
 
 
-def read_behavior(file: NwbFile, draft: Draft, patterns: Sequence[str], tick_hz: int) -> None:
+def read_behavior(
+    file: NwbFile, draft: Draft, patterns: Sequence[str], tick_hz: int, *, others: Sequence[str] = ()
+) -> None:
     """Add behavior to a draft: all that can be, or what the patterns name.
+
+    Args:
+        file: an open file.
+        draft: gets the behavior, notes and counts.
+        patterns: names or globs; none = all.
+        tick_hz: of the session's clock.
+        others: names of behavior that comes from elsewhere, which patterns may name too.
 
     Raises:
         FileError: stamps or values of a series that is wanted are damaged.
@@ -125,7 +134,7 @@ def read_behavior(file: NwbFile, draft: Draft, patterns: Sequence[str], tick_hz:
     """
     found = candidates(file)
     names = [dim.name for one in found for dim in one.dims]
-    wanted = set(chosen(names, patterns, what="behavior", where=file.where))
+    wanted = set(chosen([*names, *others], patterns, what="behavior", where=file.where))
     for one in found:
         columns = [k for k, dim in enumerate(one.dims) if dim.name in wanted]
         if not columns or (one.reluctant and not patterns):

@@ -34,9 +34,18 @@ def add_intervals(file: NwbFile, draft: Draft, num_bins: int) -> None:
         pairs_s, good = _pairs(nwb.invalid_times, draft, "invalid times")
         draft.invalid |= Intervals.of(draft.grid.ticks_from_s(pairs_s[good]).reshape(-1, 2))
         draft.notes.append(f"{np.count_nonzero(good)} invalid times are marked not valid")
-    for name, table in (nwb.intervals or {}).items():
-        if name not in ("trials", "invalid_times") and len(table):
-            _add_states(name, table, draft, num_bins)
+    for name, table in _state_tables(file).items():
+        _add_states(name, table, draft, num_bins)
+
+
+def state_names(file: NwbFile) -> list[str]:
+    """Names of the discrete dimensions that tables of intervals become."""
+    return [plain(name) for name in _state_tables(file)]
+
+
+def _state_tables(file: NwbFile) -> dict[str, Any]:
+    tables = dict((file.nwb.intervals or {}).items())
+    return {name: table for name, table in tables.items() if name not in ("trials", "invalid_times") and len(table)}
 
 
 def _pairs(table: Any, draft: Draft, what: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
