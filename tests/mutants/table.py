@@ -824,7 +824,7 @@ MUTANTS = (
     Mutant(
         "conversion of NWB is forgotten",
         "src/betz/data/importers/nwb_behavior.py",
-        "values = values * conversion + offset",
+        "values = values.astype(np.float64) * conversion + offset",
         "values = values + offset",
         "tests/unit/test_importers_nwb.py::test_a_session_with_everything",
     ),

@@ -57,6 +57,7 @@ def _read(file: NwbFile, options: ImportOptions) -> Draft:
     ticks, channels = as_channels(
         spikes, tick_hz=tick_hz, slot=options.slot, sort=options.sort_spikes, where=file.where
     )
+    spikes.lines.clear()  # as large as the ticks, and no longer needed
     draft = Draft(
         path=file.path,
         importer="nwb",

@@ -152,14 +152,15 @@ def _sampled(file: NwbFile, one: Candidate, columns: list[int], tick_hz: int, no
     series, name = one.series, one.path.rpartition("/")[2]
     raw = np.asarray(series.data[:])
     values = raw[:, None] if raw.ndim == 1 else raw
-    values = values[:, columns].astype(np.float64)
+    if len(columns) < values.shape[1]:
+        values = values[:, columns]
     conversion = 1.0 if series.conversion is None else float(series.conversion)
     offset = float(getattr(series, "offset", 0.0) or 0.0)
     if not (np.isfinite(conversion) and np.isfinite(offset) and conversion):
         raise FileError("impossible behavior", f"{name!r} has conversion {conversion:g} and offset {offset:g}.",
                         where=file.where, remedy="check how the file was made")  # fmt: skip
     if conversion != 1 or offset:
-        values = values * conversion + offset
+        values = values.astype(np.float64) * conversion + offset
         notes.append(f"{name} multiplied by its conversion {conversion:g}" + (f", plus {offset:g}" if offset else ""))
     found = _regular(file, series, values, tick_hz, name)
     if found.told:

@@ -46,9 +46,14 @@ def by_rate(values_MK: Array, *, start_s: float, rate_hz: float, tick_hz: int, w
     step = tick_hz / rate_hz
     whole = max(round(step), 1)
     if abs(step - whole) * len(values_MK) < _NEAR * step:
-        return Regular(values_MK.astype(np.float64), round(start_s * tick_hz), whole)
+        return Regular(as_float(values_MK), round(start_s * tick_hz), whole)
     stamps = start_s + np.arange(len(values_MK)) / rate_hz
     return by_stamps(values_MK, stamps_s=stamps, tick_hz=tick_hz, where=where, name=name)
+
+
+def as_float(values_MK: Array) -> Float:
+    """Floats as they are, since hours of them are large; other numbers as float64."""
+    return values_MK if values_MK.dtype.kind == "f" and values_MK.dtype.itemsize > 2 else values_MK.astype(np.float64)
 
 
 def by_stamps(values_MK: Array, *, stamps_s: Float, tick_hz: int, where: str, name: str) -> Regular:
@@ -75,7 +80,7 @@ def by_stamps(values_MK: Array, *, stamps_s: Float, tick_hz: int, where: str, na
             where=where,
             remedy="split the file there, or leave this behavior out with behavior=… (--behavior)",
         )
-    values, told = values_MK.astype(np.float64), ""
+    values, told = as_float(values_MK), ""
     if np.any(steps == 0):
         keep = np.append(steps > 0, True)
         told = f"{np.count_nonzero(~keep)} samples with the same stamp as the next one left out; "
