@@ -198,6 +198,16 @@ def _outside(file: h5py.File) -> None:
     file["elsewhere"] = h5py.ExternalLink("other.nwb", "/units")
 
 
+def _stored_outside(file: h5py.File) -> None:
+    file.create_dataset("raw", (10,), "f8", external=[("raw.bin", 0, 80)])
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((10,), "f8")
+    layout[:] = h5py.VirtualSource("other.nwb", "raw", (10,))
+    file.create_virtual_dataset("raw", layout)
+
+
 def _claims(file: h5py.File) -> None:
     file.create_dataset("scratch", (1 << 20, 1 << 16), chunks=(1 << 10, 1 << 10), dtype="f8")
 
@@ -221,6 +231,8 @@ def _plain(file: h5py.File) -> None:
         (_unsorted, "unsorted spikes", r"not in ascending order \(1 steps back\)"),
         (_nan, "bad spike times", "1 spike times are no times"),
         (_outside, "leads elsewhere", "'elsewhere' lies in another file"),
+        (_stored_outside, "leads elsewhere", "the data of /raw lie in another file"),
+        (_virtual, "leads elsewhere", "the data of /raw lie in another file"),
         (_claims, "impossible size", "/scratch claims 550 GB"),
         (_no_units, "no spikes", "neither a units table with spike times nor series of spike events"),
         (_nwb_1, "unknown format", "NWB 1 file"),

@@ -5,6 +5,7 @@ The objects come from ``pynwb``; large arrays are read by ``h5py`` from the same
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,10 +130,15 @@ def _check_objects(file: Any, path: Path) -> None:
                     seen.add(address)
                     waiting.append(node)
             elif isinstance(node, h5py.Dataset):
-                if node.external or node.is_virtual:
-                    raise FileError("leads elsewhere", f"the data of {node.name} lie in another file.",
-                                    where=path.name, remedy="export it with its data inside")  # fmt: skip
-                check_claim(node.size * node.dtype.itemsize if node.shape is not None else 0, path, node.name)
+                made = node.id.get_create_plist()
+                if made.get_external_count() or made.get_layout() == h5py.h5d.VIRTUAL:
+                    raise FileError(
+                        "leads elsewhere",
+                        f"the data of {node.name} lie in another file.",
+                        where=path.name,
+                        remedy="export it with its data inside",
+                    )
+                check_claim(math.prod(node.shape or (0,)) * node.id.get_type().get_size(), path, node.name)
 
 
 def text_of(value: Any) -> str:

@@ -199,7 +199,7 @@ def tick_rate(spikes: Spikes, bin_ms: float) -> int:
     """Ticks a second: the clock on which the times lie, if bins are whole numbers of its ticks, else 1 MHz."""
     told = 1 / spikes.resolution_s if spikes.resolution_s > 0 else 0.0
     rates = [round(told)] if told >= 1 and abs(told - round(told)) < 1e-3 * told else []
-    some = np.concatenate([line.times_s[:2000] for line in spikes.lines])
+    some = np.concatenate([line.times_s[:300] for line in spikes.lines])
     for rate in (*rates, *_RATES):
         ticks = some * rate
         whole_bins = abs(bin_ms * rate / 1000 - round(bin_ms * rate / 1000)) < 1e-9 and bin_ms * rate >= 1000
