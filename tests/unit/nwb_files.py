@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pynwb
-from hdmf.common import DynamicTable
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -25,13 +24,12 @@ def times_s(channel: int, *, seconds: float = 20.0, per_s: float = 12.0, seed: i
     return ticks / RATE_HZ
 
 
-def nwb_file(*, subject: str = "M", keywords: Sequence[str] = (), **changes: Any) -> Any:
+def nwb_file() -> Any:
     """An NWB file without any data."""
-    who = pynwb.file.Subject(subject_id=subject, species="Macaca mulatta", sex="M", age="P8Y", date_of_birth=None)
-    words = {"keywords": list(keywords)} if keywords else {}
+    who = pynwb.file.Subject(subject_id="M", species="Macaca mulatta", sex="M", age="P8Y")
     return pynwb.NWBFile(
         session_description="center-out reaching", identifier="id-1", session_start_time=START, lab="Motor",
-        institution="Somewhere", subject=who, **words, **changes,
+        institution="Somewhere", subject=who,
     )  # fmt: skip
 
 
@@ -103,6 +101,3 @@ def table(name: str, rows: Sequence[tuple[float, float, str]]) -> Any:
     for start, stop, label in rows:
         found.add_row(start_time=start, stop_time=stop, label=label)
     return found
-
-
-__all__ = ["DynamicTable", "nwb_file", "reaching", "write"]

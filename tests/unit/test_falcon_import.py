@@ -179,3 +179,12 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         file["acquisition/finger_vel/mrs/timestamps"][5] = 0.0
     with pytest.raises(FileError, match="its stamps are missing, NaN, or do not ascend"):
         betz.read(path)
+
+
+def test_h1s_older_files_mark_what_is_not_scored(tmp_path: Path) -> None:
+    content = content_of("h1", trials=2)
+    path = written(tmp_path, "h1", content)
+    with h5py.File(path, "r+") as file:
+        file.move("acquisition/eval_mask", "acquisition/Blacklist")
+        file["acquisition/Blacklist/data"][...] = ~file["acquisition/Blacklist/data"][()].astype(bool)
+    np.testing.assert_array_equal(betz.read(path).behavior_of(["eval_mask"])[:, 0] == 1, content.mask_N)

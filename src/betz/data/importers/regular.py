@@ -97,7 +97,7 @@ def _on_grid(values_MK: Float, stamps_s: Float, tick_hz: int, where: str, name: 
     step = max(round(usual_s * tick_hz), 1)
     origin = round(float(stamps_s[0]) * tick_hz)
     place = (stamps_s * tick_hz - origin) / step
-    number = round(float(place[-1])) + 1
+    number = int(np.floor(place[-1] + _NEAR)) + 1  # none after the last sample: that would be guessed
     if number > _MOST_MISSING * len(stamps_s) + 1000:
         raise FileError(
             "bad stamps",
@@ -132,8 +132,7 @@ def _in_gap(place_M: Float, wanted_N: NDArray[np.int64], before_N: NDArray[np.in
     high = place_M[np.clip(before_N + 1, 0, len(place_M) - 1)]
     exact = np.abs(low - wanted_N) < _NEAR
     inside = (before_N >= 0) & (before_N + 1 < len(place_M)) & (high - low <= _REACH)
-    ends = np.minimum(np.abs(low - wanted_N), np.abs(high - wanted_N)) <= 0.5
-    return np.asarray(~(exact | inside | (ends & ((before_N < 0) | (before_N + 1 >= len(place_M))))))
+    return np.asarray(~(exact | inside))
 
 
 def _interpolated(values_MK: Float, place_M: Float, number: int) -> Float:
