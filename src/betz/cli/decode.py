@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 def command(
     session: Annotated[str, typer.Argument(help="A recording file, or STORE:ID.")],
     decoder: Annotated[Path, typer.Option(help="Folder of a saved decoder.")],
-    out: Annotated[Path, typer.Option(help="File to write: .npz or .csv.")],
+    out: Annotated[Path, typer.Option(help="File to write: .npz, .csv or .nwb.")],
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="NWB: leave out what could tell who the subject is.")
+    ] = False,
 ) -> None:
-    """Decode a recorded session bin by bin, as it would run live, into an .npz or .csv file.
+    """Decode a recorded session bin by bin, as it would run live, into an .npz, .csv or .nwb file.
 
     Times are those of the bins' starts in seconds of the recording clock. Bins that could not be decoded have
-    valid = 0 and no values.
+    valid = 0 and no values. An .nwb file holds the session as well, and where the decoder comes from.
 
     Example: betz decode store:monkey_20260412 --decoder decoder --out decoded.csv
     """
@@ -33,14 +36,19 @@ def command(
     from betz.evaluate.results import write_whole
 
     writers = {".npz": _npz, ".csv": _csv}
-    if out.suffix not in writers:
+    if out.suffix not in (*writers, ".nwb"):
         raise ConfigError(
-            f"cannot write {out.suffix or 'a file without a suffix'}.", where=str(out), remedy="use .npz or .csv"
+            f"cannot write {out.suffix or 'a file without a suffix'}.", where=str(out), remedy="use .npz, .csv or .nwb"
         )
+    if deidentify and out.suffix != ".nwb":
+        raise ConfigError("--deidentify is for NWB files.", where=str(out), remedy="leave it out, or write .nwb")
     loaded = open_decoder(decoder)
     whole = open_session(session)
     prediction = replay(loaded, whole)
-    write_whole(out, writers[out.suffix](prediction, loaded, whole))
+    if out.suffix == ".nwb":
+        _nwb(out, prediction, loaded, whole, decoder, deidentify=deidentify)
+    else:
+        write_whole(out, writers[out.suffix](prediction, loaded, whole))
     lost = int((~prediction.valid).sum())
     Console(soft_wrap=True, highlight=False, markup=False).print(
         f"{whole.num_bins:,} bins of {whole.id} decoded, {lost:,} of them not valid\n{out}"
@@ -100,3 +108,20 @@ def _csv(prediction: Prediction, decoder: Decoder, session: Session) -> bytes:
         shown = [f"{v:.9g}" for v in values] if valid else [""] * len(names)
         writer.writerow([f"{time_s:.6f}", bin_, int(valid), *shown])
     return text.getvalue().encode()
+
+
+def _nwb(
+    out: Path, prediction: Prediction, decoder: Decoder, session: Session, folder: Path, *, deidentify: bool
+) -> None:
+    """Session, prediction and the decoder's origin; an older file is replaced, as the other formats are."""
+    from betz import __version__
+    from betz.data.exporters.nwb import Decoded, write_nwb
+    from betz.decode.decoder import LAYOUT
+    from betz.model.folder import read_manifest
+
+    manifest = read_manifest(folder, LAYOUT)
+    kept = ("kind", "format_version", "tensors_sha256", "channel_hash", "bin_ms")
+    report = manifest.get("config", {}).get("report", {})
+    told = {key: manifest[key] for key in kept if key in manifest}
+    told |= {"betz": __version__, "settings": report.get("settings", {}), "calibrated_on": report.get("session", "")}
+    write_nwb(session, out, decoded=Decoded(prediction, decoder.behavior, told), deidentify=deidentify, replace=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Recordings: .npz, .mat (MATLAB 5 to 7.3) or .csv.")],
+    files: Annotated[list[Path], typer.Argument(help="Recordings: .nwb, .npz, .mat (MATLAB 5 to 7.3) or .csv.")],
     store: Annotated[Path | None, typer.Option(help="Folder of the store; it is made if it is not there.")] = None,
     mapping: Annotated[
         str | None, typer.Option(help="What the variables mean: a .toml or .json file, or the name of a known layout.")
@@ -45,6 +45,16 @@ def command(
     sort_spikes: Annotated[
         bool, typer.Option("--sort-spikes", help="Sort spike times that are not in ascending order.")
     ] = False,
+    channels: Annotated[
+        list[str] | None,
+        typer.Option(help="Channels to import: names or globs, also ARRAY/NAME; repeat, or use commas."),
+    ] = None,
+    behavior: Annotated[
+        list[str] | None, typer.Option(help="Behavior to import: names or globs; repeat, or use commas.")
+    ] = None,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Show what the first file holds, and ask what to import of all files.")
+    ] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace sessions of the same name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -59,6 +69,7 @@ def command(
 
     from rich.console import Console
 
+    from betz.cli._sessions import split_names
     from betz.core.errors import ConfigError
     from betz.data.importers import import_files, options_of
     from betz.data.importers.mapping import load_mapping
@@ -80,10 +91,16 @@ def command(
             "mask_silence": mask_silence,
             "rates_to_counts": rates_to_counts,
             "sort_spikes": sort_spikes,
+            "channels": split_names(channels or ()),
+            "behavior": split_names(behavior or ()),
         }
     )
     if mapping is not None:
         load_mapping(mapping)  # a wrong one is refused before a store is made
+    if choose:
+        from betz.cli._choose import ask
+
+        options = ask(files[0], mapping, options)
     console = Console(soft_wrap=True, highlight=False, markup=False, stderr=as_json)
     with _Progress(console, len(files)) as progress:
         report = import_files(

@@ -15,6 +15,8 @@ from betz.cli import (
     demo,
     doctor,
     evaluate,
+    export,
+    falcon,
     history,
     import_,
     inspect,
@@ -62,6 +64,9 @@ app.command("history")(history.command)
 app.command("decode")(decode.command)
 app.command("evaluate")(evaluate.command)
 app.command("replay")(replay.command)
+app.command("export")(export.command)
+app.add_typer(falcon.app, name="falcon")
+app.command("falcon-fixture")(falcon.fixture)
 app.command("doctor")(doctor.command)
 app.command("demo")(demo.command)
 app.command("presets")(presets.command)

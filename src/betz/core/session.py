@@ -118,13 +118,16 @@ class Series:
         ticks = np.arange(len(self.values), dtype=np.int64) * self.ticks_per_sample + self.origin_tick
         edge = np.searchsorted(ticks, grid.start_of(np.arange(num_bins + 1)))
         number = np.diff(edge)
-        total = np.concatenate((np.zeros((1, len(self.dims))), np.nancumsum(self.values, axis=0, dtype=np.float64)))
-        lost = np.concatenate((np.zeros((1, len(self.dims))), np.cumsum(np.isnan(self.values), axis=0)))
-        out = (total[edge[1:]] - total[edge[:-1]]) / np.maximum(number, 1)[:, None]
-        out[(lost[edge[1:]] - lost[edge[:-1]]) > 0] = np.nan
-        for k, dim in enumerate(self.dims):
+        out = np.empty((num_bins, len(self.dims)))
+        for k, dim in enumerate(self.dims):  # one by one: hours of fast behavior are large
+            column = self.values[:, k]
             if dim.kind == "discrete":
-                out[:, k] = self.values[np.maximum(edge[1:] - 1, 0), k]
+                out[:, k] = column[np.maximum(edge[1:] - 1, 0)]
+                continue
+            total = np.concatenate(([0.0], np.nancumsum(column, dtype=np.float64)))
+            out[:, k] = (total[edge[1:]] - total[edge[:-1]]) / np.maximum(number, 1)
+            lost = np.concatenate(([0], np.cumsum(np.isnan(column))))
+            out[lost[edge[1:]] > lost[edge[:-1]], k] = np.nan
         out[number == 0] = np.nan
         return np.asarray(out)
 

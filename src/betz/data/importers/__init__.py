@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betz.core.config import from_dict
-from betz.core.errors import BetzError, ConfigError
+from betz.core.errors import BetzError, ConfigError, MissingExtraError
 from betz.data.importers.arrays import read_arrays
 from betz.data.importers.binned import is_binned, read_binned
 from betz.data.importers.build import ImportOptions, finish
@@ -48,11 +48,11 @@ def read(
     """The session in a recording file; the file is only read, and nothing in it is executed.
 
     Args:
-        path: a ``.npz``, MATLAB ``.mat`` or ``.csv`` file.
+        path: a ``.npz``, MATLAB ``.mat``, ``.csv`` or ``.nwb`` file.
         mapping: what its variables mean; not needed for ``binnedData`` structs and layouts that Betz knows.
         session: which one, where the file holds several.
         options: fields of :class:`ImportOptions`: ``bin_ms``, ``subject``, ``nan``, ``slot``, ``trim_to_shortest``,
-            ``drop_idle_tail``, ``mask_silence``, ``rates_to_counts``, ``sort_spikes``.
+            ``drop_idle_tail``, ``mask_silence``, ``rates_to_counts``, ``sort_spikes``, ``channels``, ``behavior``.
 
     Raises:
         FileError: (a :class:`~betz.core.errors.DataError`) the file is damaged, of an unknown layout, or holds what
@@ -134,6 +134,8 @@ def _parts(path: Path, mapping: tuple[FileMapping, str] | None) -> list[_Part]:
         FileError: the file cannot be opened, or its layout is not known.
         ConfigError: the mapping is wrong.
     """
+    if path.suffix.lower() == ".nwb":
+        return [_nwb_part(path, mapping)]
     file = open_arrays(path)
     if mapping is None and is_binned(file):
         return [_Part("", "", lambda options: finish(read_binned(file, options), options))]
@@ -143,6 +145,15 @@ def _parts(path: Path, mapping: tuple[FileMapping, str] | None) -> list[_Part]:
         return lambda options: finish(read_arrays(file, layout, options, name=name, session=session), options)
 
     return [_Part(session, part.subject, reader(session)) for session, part in layout.parts().items()]
+
+
+def _nwb_part(path: Path, mapping: tuple[FileMapping, str] | None) -> _Part:
+    """The session of an NWB file, which says itself what is in it."""
+    from betz.data.importers.nwb import read_nwb
+
+    if mapping is not None:
+        raise ConfigError("an NWB file needs no mapping.", where=path.name, remedy="import it without one")
+    return _Part("", "", lambda options: finish(read_nwb(path, options), options))
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,8 @@ class ImportedFile:
             return ""
         if isinstance(self.error, FileError):
             return self.error.reason
+        if isinstance(self.error, MissingExtraError):
+            return "library not installed"
         return "settings do not fit" if isinstance(self.error, ConfigError) else "not a valid session"
 
 

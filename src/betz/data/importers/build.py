@@ -15,6 +15,7 @@ from betz.core.intervals import Intervals
 from betz.core.session import BehaviorDim, Channel, Provenance, Series, Session, Trials
 from betz.core.timegrid import BinGrid, Ticks
 from betz.data.importers import checks
+from betz.data.importers.choose import select
 from betz.data.importers.files import FileError, file_sha256, session_id
 
 Array = NDArray[Any]
@@ -36,6 +37,8 @@ class ImportOptions:
         mask_silence: mark stretches in which no channel has a spike as not valid.
         rates_to_counts: the signals are rates in Hz; multiply them by the bin width, which must give whole numbers.
         sort_spikes: sort spike times that are not in ascending order.
+        channels: names or globs of the channels to import (``array/name`` too); none = all.
+        behavior: names or globs of the behavior to import; none = all.
     """
 
     bin_ms: float | None = None
@@ -47,6 +50,8 @@ class ImportOptions:
     mask_silence: bool = False
     rates_to_counts: bool = False
     sort_spikes: bool = False
+    channels: tuple[str, ...] = ()
+    behavior: tuple[str, ...] = ()
 
     def chosen(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
@@ -55,13 +60,17 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Behavior at a rate of its own: variable, (M, K) values, dimensions, and ticks of and between samples."""
+    """Behavior at a rate of its own: variable, (M, K) values, dimensions, and ticks of and between samples.
+
+    ``missing`` samples are NaN in all dimensions because of gaps that are told already.
+    """
 
     name: str
     values: Array
     dims: tuple[BehaviorDim, ...]
     origin_tick: int
     ticks_per_sample: int
+    missing: int = 0
 
     @property
     def series(self) -> Series:
@@ -88,6 +97,7 @@ class Draft:
         trials: trial table, in ticks.
         edges: ticks at which concatenated trials start.
         brain_control: ticks in which the decoder moved the cursor.
+        invalid: ticks in which signals cannot be trusted.
     """
 
     path: Path
@@ -103,6 +113,7 @@ class Draft:
     trials: Trials | None = None
     edges: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     brain_control: Intervals = field(default_factory=lambda: Intervals.of([]))
+    invalid: Intervals = field(default_factory=lambda: Intervals.of([]))
     subject: str = ""
     task: str = ""
     licence: str = ""
@@ -125,6 +136,7 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
         DataError: what the session itself refuses.
     """
     where = draft.path.name
+    select(draft, options.channels, options.behavior)
     _same_length(draft, options)
     if len(draft.counts) == 0:
         raise FileError("no bins", "it has no bins.", where=where, remedy="import a recording with at least one bin")
@@ -155,7 +167,7 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
             for _, values, dims in draft.behavior
         )
         + tuple(part.series for part in draft.sampled),
-        valid=None if present_N.all() else Intervals.from_mask(present_N, draft.grid),
+        valid=_valid(draft, present_N),
         edges=draft.edges,
         trials=draft.trials,
         task=draft.task,
@@ -171,6 +183,13 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
         ),
         licence=draft.licence,
     )
+
+
+def _valid(draft: Draft, present_N: NDArray[np.bool_]) -> Intervals | None:
+    """The ticks in which signals can be trusted; None = all."""
+    if present_N.all() and not len(draft.invalid):
+        return None
+    return Intervals.from_mask(present_N, draft.grid) - draft.invalid
 
 
 def _same_length(draft: Draft, options: ImportOptions) -> None:
@@ -225,6 +244,8 @@ def _known_behavior(draft: Draft, options: ImportOptions) -> None:
     for i, (name, values, dims) in enumerate(draft.behavior):
         draft.behavior[i] = (name, _known(draft, options, name, values, dims, "bins"), dims)
     for i, part in enumerate(draft.sampled):
+        if np.count_nonzero(~np.isfinite(part.values)) == part.missing * len(part.dims) > 0:
+            continue  # gaps alone, which are noted
         kept = _known(draft, options, part.name, part.values, part.dims, "samples")
         draft.sampled[i] = replace(part, values=kept)
 

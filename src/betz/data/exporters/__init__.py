@@ -1,0 +1,1 @@
+"""Exporters: sessions and predictions as files that others read."""
