@@ -108,7 +108,7 @@ def test_decode_to_npz_equals_the_replay(decoder: Path) -> None:
 
 
 def test_decode_refuses_and_writes_nothing(decoder: Path, store: Path) -> None:
-    with pytest.raises(ConfigError, match=r"x.txt: cannot write .txt. Remedy: use .npz or .csv"):
+    with pytest.raises(ConfigError, match=r"x.txt: cannot write .txt. Remedy: use .npz, .csv or .nwb"):
         raise betz_("decode", "store:monkey_1", "--decoder", decoder, "--out", "x.txt").exception
     Store(store).put(session("other", channels=5))
     with pytest.raises(StreamError, match="the decoder has 6, the session 5; 'c5' missing"):
