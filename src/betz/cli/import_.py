@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Recordings: .npz, .mat (MATLAB 5 to 7.3) or .csv.")],
+    files: Annotated[list[Path], typer.Argument(help="Recordings: .npz, .mat, .csv, or a vendor's (see betz formats).")],
     store: Annotated[Path | None, typer.Option(help="Folder of the store; it is made if it is not there.")] = None,
     mapping: Annotated[
         str | None, typer.Option(help="What the variables mean: a .toml or .json file, or the name of a known layout.")
@@ -45,6 +45,22 @@ def command(
     sort_spikes: Annotated[
         bool, typer.Option("--sort-spikes", help="Sort spike times that are not in ascending order.")
     ] = False,
+    gap_tolerance_ms: Annotated[
+        float | None,
+        typer.Option(help="Gaps in a vendor's file up to this are marked not valid, longer ones make sessions."),
+    ] = None,
+    analog: Annotated[
+        list[str] | None,
+        typer.Option(help="Analog channel of a vendor's file that is behavior (name or pattern; may be repeated)."),
+    ] = None,
+    broadband: Annotated[
+        str | None, typer.Option(help="Make 'crossings' or spike-band 'power' of the electrodes' broadband.")
+    ] = None,
+    threshold_rms: Annotated[float, typer.Option(help="Crossings are below this many RMS.")] = -4.5,
+    reference: Annotated[
+        str, typer.Option(help="Subtract from each electrode: 'none', the 'average', or a 'regression' on the others.")
+    ] = "none",
+    band_hz: Annotated[tuple[float, float], typer.Option(help="Edges of the band-pass.")] = (300.0, 3000.0),
     replace: Annotated[bool, typer.Option("--replace", help="Replace sessions of the same name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -80,6 +96,12 @@ def command(
             "mask_silence": mask_silence,
             "rates_to_counts": rates_to_counts,
             "sort_spikes": sort_spikes,
+            "gap_tolerance_ms": gap_tolerance_ms,
+            "analog": tuple(analog) if analog else None,
+            "broadband": broadband,
+            "threshold_rms": threshold_rms,
+            "reference": reference,
+            "band_hz": band_hz,
         }
     )
     if mapping is not None:

@@ -22,6 +22,7 @@ from betz.data.importers.checks import summed
 from betz.data.importers.files import FileError, open_arrays, session_id
 from betz.data.importers.mapping import Mapping as FileMapping
 from betz.data.importers.mapping import load_mapping, recognise
+from betz.data.importers.neo import VendorPart, is_vendor, vendor_draft, vendor_parts
 
 if TYPE_CHECKING:
     from betz.core.session import Session
@@ -48,11 +49,12 @@ def read(
     """The session in a recording file; the file is only read, and nothing in it is executed.
 
     Args:
-        path: a ``.npz``, MATLAB ``.mat`` or ``.csv`` file.
+        path: a ``.npz``, MATLAB ``.mat`` or ``.csv`` file, or a vendor's file or folder (``betz formats`` lists them).
         mapping: what its variables mean; not needed for ``binnedData`` structs and layouts that Betz knows.
         session: which one, where the file holds several.
         options: fields of :class:`ImportOptions`: ``bin_ms``, ``subject``, ``nan``, ``slot``, ``trim_to_shortest``,
-            ``drop_idle_tail``, ``mask_silence``, ``rates_to_counts``, ``sort_spikes``.
+            ``drop_idle_tail``, ``mask_silence``, ``rates_to_counts``, ``sort_spikes``, ``gap_tolerance_ms``,
+            ``analog``, ``broadband``, ``threshold_rms``, ``reference``, ``band_hz``.
 
     Raises:
         FileError: (a :class:`~betz.core.errors.DataError`) the file is damaged, of an unknown layout, or holds what
@@ -74,7 +76,7 @@ def read(
     """
     chosen = options_of(options)
     with np.errstate(all="ignore"):  # what is not finite in a file is looked for; NumPy need not warn of it as well
-        parts = _parts(Path(path), _loaded(mapping))
+        parts = _parts(Path(path), _loaded(mapping), chosen)
         if session is None and len(parts) > 1:
             raise FileError(
                 "several sessions",
@@ -127,13 +129,15 @@ def _spoken(part: _Part) -> str:
     return f"{part.name} ({part.subject})" if part.subject else part.name
 
 
-def _parts(path: Path, mapping: tuple[FileMapping, str] | None) -> list[_Part]:
+def _parts(path: Path, mapping: tuple[FileMapping, str] | None, options: ImportOptions) -> list[_Part]:
     """The sessions in a file.
 
     Raises:
         FileError: the file cannot be opened, or its layout is not known.
         ConfigError: the mapping is wrong.
     """
+    if is_vendor(path):
+        return _vendor(path, mapping, options)
     file = open_arrays(path)
     if mapping is None and is_binned(file):
         return [_Part("", "", lambda options: finish(read_binned(file, options), options))]
@@ -143,6 +147,17 @@ def _parts(path: Path, mapping: tuple[FileMapping, str] | None) -> list[_Part]:
         return lambda options: finish(read_arrays(file, layout, options, name=name, session=session), options)
 
     return [_Part(session, part.subject, reader(session)) for session, part in layout.parts().items()]
+
+
+def _vendor(path: Path, mapping: tuple[FileMapping, str] | None, options: ImportOptions) -> list[_Part]:
+    """The sessions in a vendor's recording."""
+    if mapping is not None:
+        raise ConfigError("a vendor's file needs no mapping.", where=path.name, remedy="import it without one")
+
+    def reader(part: VendorPart) -> Callable[[ImportOptions], Session]:
+        return lambda options: finish(vendor_draft(path, part, options), options)
+
+    return [_Part(part.name, "", reader(part)) for part in vendor_parts(path, options)]
 
 
 @dataclass(frozen=True)
@@ -249,7 +264,7 @@ def _import_file(
     """Every session in a file, one by one."""
     try:
         with np.errstate(all="ignore"):
-            parts = _parts(path, mapping)
+            parts = _parts(path, mapping, options)
     except BetzError as error:
         yield ImportedFile(path, session_id(path), error)
         return

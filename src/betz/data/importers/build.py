@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from betz.core.config import frozen_config
+from betz.core.events import Events
 from betz.core.intervals import Intervals
 from betz.core.session import BehaviorDim, Channel, Provenance, Series, Session, Trials
 from betz.core.timegrid import BinGrid, Ticks
 from betz.data.importers import checks
-from betz.data.importers.files import FileError, file_sha256, session_id
+from betz.data.importers.files import FileError, path_sha256, session_id
 
 Array = NDArray[Any]
 Behavior = list[tuple[str, Array, tuple[BehaviorDim, ...]]]
@@ -36,6 +37,14 @@ class ImportOptions:
         mask_silence: mark stretches in which no channel has a spike as not valid.
         rates_to_counts: the signals are rates in Hz; multiply them by the bin width, which must give whole numbers.
         sort_spikes: sort spike times that are not in ascending order.
+        gap_tolerance_ms: gaps in a vendor's file up to this are marked not valid, longer ones make sessions of their
+            own; None refuses both.
+        analog: names or patterns of a vendor's analog channels that are behavior; None = all that are no electrodes.
+        broadband: make ``crossings`` or spike-band ``power`` of the electrodes' broadband.
+        threshold_rms: crossings are where the signal falls below this many RMS (negative).
+        reference: what is subtracted from each electrode first: nothing, the ``average`` of all, or what a linear
+            ``regression`` on the others explains.
+        band_hz: lower and upper edge of the band-pass.
     """
 
     bin_ms: float | None = None
@@ -47,6 +56,12 @@ class ImportOptions:
     mask_silence: bool = False
     rates_to_counts: bool = False
     sort_spikes: bool = False
+    gap_tolerance_ms: float | None = None
+    analog: tuple[str, ...] | None = None
+    broadband: Literal["crossings", "power"] | None = None
+    threshold_rms: float = -4.5
+    reference: Literal["none", "average", "regression"] = "none"
+    band_hz: tuple[float, float] = (300.0, 3000.0)
 
     def chosen(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
@@ -55,13 +70,17 @@ class ImportOptions:
 
 @dataclass(frozen=True)
 class Sampled:
-    """Behavior at a rate of its own: variable, (M, K) values, dimensions, and ticks of and between samples."""
+    """Behavior at a rate of its own: variable, (M, K) values, dimensions, and ticks of and between samples.
+
+    ``filled`` samples are NaN because none was recorded there; they need no option to be kept.
+    """
 
     name: str
     values: Array
     dims: tuple[BehaviorDim, ...]
     origin_tick: int
     ticks_per_sample: int
+    filled: int = 0
 
     @property
     def series(self) -> Series:
@@ -88,6 +107,9 @@ class Draft:
         trials: trial table, in ticks.
         edges: ticks at which concatenated trials start.
         brain_control: ticks in which the decoder moved the cursor.
+        power: (N, C_power) float32 of the last channels, or None.
+        valid: ticks that were recorded; None = all.
+        events: digital inputs and comments.
     """
 
     path: Path
@@ -103,6 +125,9 @@ class Draft:
     trials: Trials | None = None
     edges: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     brain_control: Intervals = field(default_factory=lambda: Intervals.of([]))
+    power: NDArray[np.float32] | None = None
+    valid: Intervals | None = None
+    events: Events | None = None
     subject: str = ""
     task: str = ""
     licence: str = ""
@@ -148,22 +173,24 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
         grid=draft.grid,
         num_bins=len(draft.counts),
         channels=draft.channels,
-        counts=draft.counts if draft.spikes is None else None,
-        spikes=draft.spikes,
+        counts=draft.counts if draft.spikes is None and draft.counts.shape[1] else None,
+        spikes=draft.spikes or None,
+        power=draft.power,
         behavior=tuple(
             Series(np.ascontiguousarray(values, np.float32), dims, draft.grid.origin_tick, draft.grid.ticks_per_bin)
             for _, values, dims in draft.behavior
         )
         + tuple(part.series for part in draft.sampled),
-        valid=None if present_N.all() else Intervals.from_mask(present_N, draft.grid),
+        valid=_valid(draft, present_N),
         edges=draft.edges,
         trials=draft.trials,
         task=draft.task,
         tags=draft.tags,
         brain_control=draft.brain_control,
+        events=draft.events,
         provenance=Provenance(
             source=draft.source or where,
-            sha256=file_sha256(draft.path),
+            sha256=path_sha256(draft.path),
             importer=draft.importer,
             options={**draft.settings, **options.chosen()},
             notes=tuple(draft.notes),
@@ -171,6 +198,14 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
         ),
         licence=draft.licence,
     )
+
+
+def _valid(draft: Draft, present_N: NDArray[np.bool_]) -> Intervals | None:
+    """Ticks that were recorded and are not masked; None = all."""
+    of_bins = None if present_N.all() else Intervals.from_mask(present_N, draft.grid)
+    if draft.valid is None:
+        return of_bins
+    return draft.valid if of_bins is None else draft.valid & of_bins
 
 
 def _same_length(draft: Draft, options: ImportOptions) -> None:
@@ -225,6 +260,8 @@ def _known_behavior(draft: Draft, options: ImportOptions) -> None:
     for i, (name, values, dims) in enumerate(draft.behavior):
         draft.behavior[i] = (name, _known(draft, options, name, values, dims, "bins"), dims)
     for i, part in enumerate(draft.sampled):
+        if part.filled and np.count_nonzero(np.isnan(part.values).any(axis=1)) == part.filled:
+            continue
         kept = _known(draft, options, part.name, part.values, part.dims, "samples")
         draft.sampled[i] = replace(part, values=kept)
 
@@ -313,8 +350,11 @@ def _note_idle(draft: Draft, options: ImportOptions) -> None:
 
 
 def _note_signals(draft: Draft, options: ImportOptions, present_N: NDArray[np.bool_]) -> None:
+    if not draft.counts.shape[1]:
+        return
     bin_s = draft.grid.bin_s
-    dead = [c.id for c, used in zip(draft.channels, draft.counts.max(axis=0).tolist(), strict=True) if not used]
+    draft.notes += checks.twin_notes(draft.counts, [c.id for c in draft.channels])
+    dead = [c.id for c, used in zip(draft.channels, draft.counts.max(axis=0).tolist(), strict=False) if not used]
     if dead:
         shown = ", ".join(dead[:8]) + (" …" if len(dead) > 8 else "")
         draft.notes.append(f"{len(dead)} of {len(draft.channels)} channels have no spike at all: {shown}")
