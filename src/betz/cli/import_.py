@@ -14,10 +14,15 @@ if TYPE_CHECKING:
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Recordings: .npz, .mat, .csv, or a vendor's (see betz formats).")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Recordings: .npz, .mat, .csv, or a vendor's (see betz formats).")
+    ],
     store: Annotated[Path | None, typer.Option(help="Folder of the store; it is made if it is not there.")] = None,
     mapping: Annotated[
         str | None, typer.Option(help="What the variables mean: a .toml or .json file, or the name of a known layout.")
+    ] = None,
+    align: Annotated[
+        str | None, typer.Option(help="Add behavior of another clock: a .toml file that says what ties the two.")
     ] = None,
     write_mapping: Annotated[
         Path | None, typer.Option(help="Write a mapping for FILE to edit, and import nothing.")
@@ -77,6 +82,7 @@ def command(
 
     from betz.core.errors import ConfigError
     from betz.data.importers import import_files, options_of
+    from betz.data.importers.aligned import load_align
     from betz.data.importers.mapping import load_mapping
     from betz.data.store import Store
 
@@ -105,13 +111,16 @@ def command(
         }
     )
     if mapping is not None:
-        load_mapping(mapping)  # a wrong one is refused before a store is made
+        load_mapping(mapping)
+    if align is not None:
+        load_align(align)  # a wrong one is refused before a store is made
     console = Console(soft_wrap=True, highlight=False, markup=False, stderr=as_json)
     with _Progress(console, len(files)) as progress:
         report = import_files(
             files,
             Store(store, create=True),
             mapping=mapping,
+            align=align,
             options=options,
             replace=replace,
             progress=progress.done,

@@ -195,7 +195,7 @@ def write_open_ephys(
         folder: to make.
         processors: stream name → rate in Hz, channel names and (n, K) int16 values.
         spikes: electrode → sample numbers and unit ids, in the first stream.
-        sync: sample numbers of a rising line 1 in the first stream.
+        sync: sample numbers at which line 1 rises in the first stream; it falls 10 samples later.
         first_sample: number of the first sample of each stream.
     """
     base = folder / "Record Node 101" / "experiment1" / "recording1"
@@ -232,10 +232,11 @@ def write_open_ephys(
         })  # fmt: skip
     where = base / "events" / f"Processor-100.{first}" / "TTL"
     where.mkdir(parents=True)
-    np.save(where / "sample_numbers.npy", np.asarray(sync, np.int64))
-    np.save(where / "timestamps.npy", np.asarray(sync) / rate)
-    np.save(where / "states.npy", np.ones(len(sync), np.int16))
-    np.save(where / "full_words.npy", np.ones((len(sync), 1), np.uint8))
+    edges = np.array([edge for at in sync for edge in (at, at + 10)], np.int64)
+    np.save(where / "sample_numbers.npy", edges)
+    np.save(where / "timestamps.npy", edges / rate)
+    np.save(where / "states.npy", np.tile([1, -1], len(sync)).astype(np.int16))
+    np.save(where / "full_words.npy", np.ones((len(edges), 1), np.uint8))
     events = [{"folder_name": f"Processor-100.{first}/TTL/", "channel_name": "TTL", "description": "", "identifier": "",
                "sample_rate": rate, "type": "int16", "num_channels": 8, "source_processor": "Processor",
                "stream_name": first, "initial_state": 0}]  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 
 from betz.core.config import from_dict
 from betz.core.errors import BetzError, ConfigError
+from betz.data.importers.aligned import Align, aligned, load_align
 from betz.data.importers.arrays import read_arrays
 from betz.data.importers.binned import is_binned, read_binned
 from betz.data.importers.build import ImportOptions, finish
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from betz.data.store import Store
 
 __all__ = [
+    "Align",
     "FileError",
     "FileMapping",
     "ImportOptions",
@@ -41,10 +43,17 @@ __all__ = [
 ]
 MappingSource = str | Path | Mapping[str, Any] | FileMapping
 """A mapping file, the name of a shipped one, or its content."""
+AlignSource = str | Path | Mapping[str, Any] | Align
+"""A file with the settings of an alignment, or its content."""
 
 
 def read(
-    path: str | Path, *, mapping: MappingSource | None = None, session: str | None = None, **options: Any
+    path: str | Path,
+    *,
+    mapping: MappingSource | None = None,
+    session: str | None = None,
+    align: AlignSource | None = None,
+    **options: Any,
 ) -> Session:
     """The session in a recording file; the file is only read, and nothing in it is executed.
 
@@ -52,6 +61,7 @@ def read(
         path: a ``.npz``, MATLAB ``.mat`` or ``.csv`` file, or a vendor's file or folder (``betz formats`` lists them).
         mapping: what its variables mean; not needed for ``binnedData`` structs and layouts that Betz knows.
         session: which one, where the file holds several.
+        align: behavior of another clock, and what tells one clock's time on the other (see :class:`Align`).
         options: fields of :class:`ImportOptions`: ``bin_ms``, ``subject``, ``nan``, ``slot``, ``trim_to_shortest``,
             ``drop_idle_tail``, ``mask_silence``, ``rates_to_counts``, ``sort_spikes``, ``gap_tolerance_ms``,
             ``analog``, ``broadband``, ``threshold_rms``, ``reference``, ``band_hz``.
@@ -94,7 +104,7 @@ def read(
                 if len(parts) > 1
                 else "leave session out: it has a single one",
             )
-        return found[0].read(chosen)
+        return _aligned(found[0].read(chosen), Path(path), None if align is None else load_align(align))
 
 
 def options_of(options: Mapping[str, Any]) -> ImportOptions:
@@ -110,6 +120,10 @@ def options_of(options: Mapping[str, Any]) -> ImportOptions:
             f"there is no import option {', '.join(map(repr, unknown))}.", remedy=f"options are {', '.join(known)}"
         )
     return from_dict(ImportOptions, options)
+
+
+def _aligned(session: Session, path: Path, align: Align | None) -> Session:
+    return session if align is None else aligned(session, path, align)
 
 
 def _loaded(mapping: MappingSource | None) -> tuple[FileMapping, str] | None:
@@ -218,6 +232,7 @@ def import_files(
     store: Store,
     *,
     mapping: MappingSource | None = None,
+    align: AlignSource | None = None,
     options: ImportOptions | Mapping[str, Any] | None = None,
     replace: bool = False,
     progress: Callable[[ImportedFile], None] | None = None,
@@ -230,6 +245,7 @@ def import_files(
         paths: files as for :func:`read`; a session is named after its file, and all sessions in it are imported.
         store: where to.
         mapping: for all of them.
+        align: for all of them; the behavior file may be named after each.
         options: for all of them.
         replace: whether sessions of the same name in the store are replaced.
         progress: called with each file, or each of several sessions in it, when it is done.
@@ -238,10 +254,10 @@ def import_files(
         ConfigError: the options or the mapping are wrong; nothing was imported.
     """
     chosen = options if isinstance(options, ImportOptions) else options_of(options or {})
-    layout = _loaded(mapping)
+    layout, clocks = _loaded(mapping), None if align is None else load_align(align)
     files: list[ImportedFile] = []
     for path in map(Path, paths):
-        for imported in _import_file(path, store, layout, chosen, replace=replace, before=files):
+        for imported in _import_file(path, store, layout, chosen, align=clocks, replace=replace, before=files):
             files.append(imported)
             if progress is not None:
                 progress(imported)
@@ -258,6 +274,7 @@ def _import_file(
     mapping: tuple[FileMapping, str] | None,
     options: ImportOptions,
     *,
+    align: Align | None,
     replace: bool,
     before: Sequence[ImportedFile],
 ) -> Iterator[ImportedFile]:
@@ -270,7 +287,7 @@ def _import_file(
         return
     done: list[ImportedFile] = []
     for part in parts:
-        done.append(_import_part(path, part, store, options, replace=replace, before=[*before, *done]))
+        done.append(_import_part(path, part, store, options, align=align, replace=replace, before=[*before, *done]))
         yield done[-1]
 
 
@@ -280,6 +297,7 @@ def _import_part(
     store: Store,
     options: ImportOptions,
     *,
+    align: Align | None,
     replace: bool,
     before: Sequence[ImportedFile],
 ) -> ImportedFile:
@@ -287,7 +305,7 @@ def _import_part(
     try:
         _check_name(path, id_, store.ids, replace=replace, before=before)
         with np.errstate(all="ignore"):
-            session = part.read(options)
+            session = _aligned(part.read(options), path, align)
         store.put(session, replace=replace)
     except BetzError as error:
         return ImportedFile(path, id_, error)

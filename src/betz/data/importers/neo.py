@@ -79,7 +79,9 @@ def vendor_parts(path: Path, options: ImportOptions) -> list[VendorPart]:
         FileError: it cannot be read, has no spikes, or has gaps and no option says what to do with them.
     """
     recorded = read_recorded(path)
-    if not recorded.pieces or not any(piece.number_of_spikes or _broadband(piece, options) for piece in recorded.pieces):
+    if not recorded.pieces or not any(
+        piece.number_of_spikes or _broadband(piece, options) for piece in recorded.pieces
+    ):
         raise _no_spikes(path, recorded)
     found: list[tuple[Piece, list[Span]]] = []
     for piece in recorded.pieces:
@@ -106,7 +108,9 @@ def _no_spikes(path: Path, recorded: Recorded) -> FileError:
     shown = ", ".join(f"{len(s.channels)} channels at {float(s.rate_hz):g} Hz ({s.channels[0]} …)" for s in analog)
     what = f"it holds no spikes, only {' and '.join(filter(None, (shown, f'{events} events')))}."
     if any(any(s.neural) for s in analog):
-        remedy = "make crossings or power of its electrodes with broadband (--broadband crossings), or import the spikes"
+        remedy = (
+            "make crossings or power of its electrodes with broadband (--broadband crossings), or import the spikes"
+        )
     else:
         remedy = "import the file with the spikes; behavior of another clock is added with --align"
     return refuse("no spikes", what, path, remedy)
@@ -224,7 +228,9 @@ def _add_gaps(draft: Draft, spans: Sequence[Span]) -> None:
     hz = draft.grid.tick_hz
     lost = sum(b[0] - a[1] for a, b in zip(spans, spans[1:], strict=False))
     draft.valid = Intervals.of(spans)
-    draft.notes.append(f"{len(spans) - 1} gaps within the tolerance, {lost / hz * 1000:.1f} ms in all, marked not valid")
+    draft.notes.append(
+        f"{len(spans) - 1} gaps within the tolerance, {lost / hz * 1000:.1f} ms in all, marked not valid"
+    )
 
 
 def _add_analog(draft: Draft, piece: Piece, options: ImportOptions, span: Span) -> None:
@@ -249,7 +255,9 @@ def _add_analog(draft: Draft, piece: Piece, options: ImportOptions, span: Span) 
         _note_stream(draft, stream, found)
     if left_out and options.broadband is None:
         shown = ", ".join(left_out[:6]) + (" …" if len(left_out) > 6 else "")
-        draft.notes.append(f"{len(left_out)} analog channels left out ({shown}); name those to keep with analog (--analog)")
+        draft.notes.append(
+            f"{len(left_out)} analog channels left out ({shown}); name those to keep with analog (--analog)"
+        )
         draft.skip("analog channels", len(left_out))
 
 
@@ -281,5 +289,3 @@ def _name(channel: str, taken: set[str]) -> str:
         unique = f"{name}_{number}"
     taken.add(unique)
     return unique
-
-

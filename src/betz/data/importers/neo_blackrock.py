@@ -70,7 +70,9 @@ def read_blackrock(path: Path) -> Recorded:
             if nev is None:
                 raise
             notes.append(f"{each.name} left out: {error}")
-            recorded.skipped["nsX files that cannot be read"] = recorded.skipped.get("nsX files that cannot be read", 0) + 1
+            recorded.skipped["nsX files that cannot be read"] = (
+                recorded.skipped.get("nsX files that cannot be read", 0) + 1
+            )
     _add_streams(recorded, groups, alone=nev is None)
     recorded.notes += notes
     return recorded
@@ -160,7 +162,10 @@ def _spikes(path: Path, header: NevHeader, notes: list[str]) -> Recorded:
     known = np.isin(spikes["packet_id"], header.electrodes)
     recorded = Recorded("Ripple" if "trellis" in header.program.lower() else "Blackrock", header.tick_hz, (), [])
     keep = known & ~noise
-    for reason, mask in (("spikes marked as noise (unit 255)", noise & known), ("spikes of unnamed electrodes", ~known)):
+    for reason, mask in (
+        ("spikes marked as noise (unit 255)", noise & known),
+        ("spikes of unnamed electrodes", ~known),
+    ):
         if mask.any():
             recorded.skipped[reason] = int(mask.sum())
     units = sorted({*(e * 256 for e in header.electrodes), *np.unique(keys[keep]).tolist()})

@@ -34,7 +34,9 @@ def check_nex(path: Path) -> int:
             raise refuse("damaged file", f"it is no .nex file: it starts with {head[:4]!r}.", path, _COPY)
         rate, begin, end, number = struct.unpack_from("<d3i", head, 264)
         if not (1000 <= rate <= 1e7 and rate == round(rate)) or begin > end:
-            raise refuse("damaged header", f"its header says a clock of {rate:g} Hz from {begin} to {end}.", path, _COPY)
+            raise refuse(
+                "damaged header", f"its header says a clock of {rate:g} Hz from {begin} to {end}.", path, _COPY
+            )
         if not 0 < number <= (size - HEAD) // VARIABLE:
             raise refuse("damaged header", f"its header claims {number} variables.", path, _COPY)
         for index in range(number):
@@ -103,7 +105,9 @@ def _stream(reader: Any, index: int, rate: Any, factor: int) -> Stream:
         raise ValueError(f"fragments of {row['name']!r} do not fit its {points} samples")
     lengths = np.diff([*first.tolist(), points])
     fragments = tuple(
-        Fragment(t * factor, i, n) for t, i, n in zip(stamps.tolist(), first.tolist(), lengths.tolist(), strict=True) if n
+        Fragment(t * factor, i, n)
+        for t, i, n in zip(stamps.tolist(), first.tolist(), lengths.tolist(), strict=True)
+        if n
     )
     gain, shift = np.float32(row["gain"]), np.float32(row["offset"])
 

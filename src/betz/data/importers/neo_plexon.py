@@ -52,7 +52,9 @@ def check_plexon(path: Path) -> int:
                          "header does not name.", path, _COPY)  # fmt: skip
         at += 16 + 2 * waveforms * words
     if at > len(data) or at == start:
-        what = f"its last block lacks {at - len(data)} bytes." if at > len(data) else "it has no data behind the header."
+        what = (
+            f"its last block lacks {at - len(data)} bytes." if at > len(data) else "it has no data behind the header."
+        )
         raise refuse("truncated file", what, path, _COPY)
     return tick_hz
 

@@ -105,9 +105,7 @@ def joined(first: Stream, second: Stream) -> Stream:
         return np.concatenate(parts)
 
     later = tuple(Fragment(f.tick, f.first + total, f.number) for f in second.fragments)
-    return Stream(
-        first.name, first.channels, first.units, first.neural, first.rate_hz, first.fragments + later, read
-    )
+    return Stream(first.name, first.channels, first.units, first.neural, first.rate_hz, first.fragments + later, read)
 
 
 def _segment(
@@ -131,7 +129,9 @@ def _segment(
 
 def _stream(reader: Any, block: int, segment: int, index: int, rate_hz: Fraction, tick_hz: int) -> Stream:
     header = reader.header
-    of_stream = header["signal_channels"][header["signal_channels"]["stream_id"] == header["signal_streams"]["id"][index]]
+    of_stream = header["signal_channels"][
+        header["signal_channels"]["stream_id"] == header["signal_streams"]["id"][index]
+    ]
     number = int(reader.get_signal_size(block, segment, index))
     start = round(float(reader.get_signal_t_start(block, segment, index)) * tick_hz)
     name = str(header["signal_streams"]["name"][index])
@@ -203,7 +203,9 @@ def unit_names(reader: Any) -> tuple[Channel, ...]:
         if found and int(found[2]):
             channels.append(Channel(f"ch{found[1]}u{found[2]}", "unit"))
         else:
-            channels.append(Channel(f"ch{found[1]}" if found else text_of(row["name"]), "crossings" if found else "unit"))
+            channels.append(
+                Channel(f"ch{found[1]}" if found else text_of(row["name"]), "crossings" if found else "unit")
+            )
     seen: Counter[str] = Counter()
     out = []
     for channel in channels:
