@@ -59,7 +59,7 @@ def test_missing_and_extra_pulses_do_no_harm(seed: int) -> None:
 def test_a_clock_that_wanders_needs_a_piecewise_map() -> None:
     at = pulses()
     wander = 0.03 * np.sin(2 * np.pi * at / 2500)
-    with pytest.raises(DataError, match=r"affine clock map leaves [\d.]+ ms .* more than half a bin.*clock = 'piecewise'"):
+    with pytest.raises(DataError, match=r"affine clock map leaves .* more than half a bin.*clock = 'piecewise'"):
         clock_map(at + wander, at, bin_ms=20)
     found = clock_map(at + wander, at, bin_ms=20, kind="piecewise")
     between = np.linspace(at[0], at[-1], 5000)
@@ -82,11 +82,12 @@ def test_a_residual_of_half_a_bin_is_refused() -> None:
 def test_what_cannot_be_told_is_refused() -> None:
     regular = np.arange(300.0)
     assert clock_map(regular + 5, regular, bin_ms=20).matched == 300
-    with pytest.raises(DataError, match="can be matched in several ways .* equal intervals, and some are missing"):
+    with pytest.raises(DataError, match=r"can be matched in several ways .* equal intervals, and some are missing"):
         match_pulses(regular[3:] + 5, regular)
+    rng = np.random.default_rng(1)
+    one, other = np.cumsum(rng.uniform(1, 3, 800)), np.cumsum(rng.uniform(1, 3, 900))
     with pytest.raises(DataError, match=r"only \d pulses of 800 here and 900 there belong together|several ways"):
-        rng = np.random.default_rng(1)
-        clock_map(np.cumsum(rng.uniform(1, 3, 800)), np.cumsum(rng.uniform(1, 3, 900)), bin_ms=20)
+        clock_map(one, other, bin_ms=20)
     with pytest.raises(DataError, match="pulses of the other clock are not in ascending order"):
         clock_map(regular, np.append(regular[100:], regular[:100]), bin_ms=20)
 
@@ -185,6 +186,6 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         betz.read(path, align=align | {"level": "x"})
     with pytest.raises(FileError, match="there is no such file"):
         betz.read(path, align=align | {"file": "other.npz"})
+    np.savez(tmp_path / "few.npz", sync=np.arange(4), t=np.arange(10.0), x=np.arange(10.0))
     with pytest.raises(DataError, match=r"only 0 pulses of \d+ here and 4 there belong together"):
-        np.savez(tmp_path / "few.npz", sync=np.arange(4), t=np.arange(10.0), x=np.arange(10.0))
         betz.read(path, align=align | {"file": "few.npz"})

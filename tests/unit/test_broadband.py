@@ -91,7 +91,8 @@ def test_power_is_the_mean_square_in_the_band(tmp_path: Path) -> None:
     session = betz.read(ns5(tmp_path, inside.astype(np.int16)), broadband="power", bin_ms=50)
     assert session.power is not None
     assert session.spikes is None
-    assert [(c.id, c.kind, c.unit) for c in session.channels][0] == ("elec1", "power", "mV^2")
+    first = session.channels[0]
+    assert (first.id, first.kind, first.unit) == ("elec1", "power", "mV^2")
     expected = (amplitudes * 5000 / 32_000) ** 2 / 2
     np.testing.assert_allclose(session.power[5:].mean(axis=0), expected, rtol=0.03)
     slow = betz.read(ns5(tmp_path, outside.astype(np.int16)), broadband="power", bin_ms=50).power

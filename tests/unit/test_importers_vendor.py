@@ -1,4 +1,4 @@
-"""Vendors' files: every spike at its tick, gaps and restarts never in silence, analog channels and events where they were."""
+"""Vendors' files: every spike at its tick, gaps and restarts never in silence, analog and events where they were."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_long_silence_is_a_gap(tmp_path: Path) -> None:
 
 def test_bins_have_to_fit_the_clock(nev: Path) -> None:
     assert betz.read(nev, bin_ms=10).grid.ticks_per_bin == 300
-    with pytest.raises(FileError, match="bins of 0.01 ms are no whole number of ticks at 30000 Hz"):
+    with pytest.raises(FileError, match=r"bins of 0\.01 ms are no whole number of ticks at 30000 Hz"):
         betz.read(nev, bin_ms=0.01)
     with pytest.raises(ConfigError, match="a vendor's file needs no mapping"):
         betz.read(nev, mapping="indy64")

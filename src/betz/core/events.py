@@ -18,7 +18,7 @@ class Events:
     Args:
         ticks: (M,) int64, ascending.
         codes: (M,) int64 index of each event's kind.
-        kinds: name of the line or channel, and value or text: ``("digital_input_port", "5")``, ``("comments", "rest")``.
+        kinds: name of the line or channel, and value or text: ``("digital_input_port", "5")``.
 
     >>> events = Events.of([(30, "sync", "1"), (10, "sync", "1")])
     >>> events.ticks.tolist(), events.kinds, events.at("sync").tolist()

@@ -120,8 +120,8 @@ def clock_map(
     if rest.max() > bin_ms / 2:
         worst = int(rest.argmax())
         raise DataError(
-            f"the {kind} clock map leaves {rest.max():.2f} ms at the pulse at {a[worst]:.3f} s, more than half a bin of "
-            f"{bin_ms:g} ms ({np.count_nonzero(rest > bin_ms / 2)} of {len(rest)} pulses do).",
+            f"the {kind} clock map leaves {rest.max():.2f} ms at the pulse at {a[worst]:.3f} s, more than half a bin "
+            f"of {bin_ms:g} ms ({np.count_nonzero(rest > bin_ms / 2)} of {len(rest)} pulses do).",
             where=where,
             remedy="try clock = 'piecewise'" if kind == "affine" else "check the pulses, or use wider bins",
         )
@@ -204,11 +204,9 @@ def _follow(a: Float, b: Float, seed: tuple[int, int], *, most: int | None = Non
 def _walk(a: Float, b: Float, seed: tuple[int, int], step: int, most: int | None) -> list[tuple[int, int]]:
     pairs = [seed]
     stop = len(b) if step > 0 else -1
-    tried = 0
+    if most is not None:
+        stop = min(stop, seed[1] + most + 1) if step > 0 else max(stop, seed[1] - most - 1)
     for j in range(seed[1] + step, stop, step):
-        tried += 1
-        if most is not None and tried > most:
-            break
         i0, j0 = pairs[-1]
         slope = 1.0
         if len(pairs) > 2:
@@ -217,7 +215,8 @@ def _walk(a: Float, b: Float, seed: tuple[int, int], step: int, most: int | None
         expected = a[i0] + slope * (b[j] - b[j0])
         k = int(np.searchsorted(a, expected))
         near = min((c for c in (k - 1, k) if 0 <= c < len(a)), key=lambda c: abs(a[c] - expected))
-        allowed = min(_NEAR_S, 0.002 + 5e-4 * abs(b[j] - b[j0])) if len(pairs) > 2 else 0.002 + _DRIFT * abs(b[j] - b[j0])
+        since = abs(b[j] - b[j0])
+        allowed = min(_NEAR_S, 0.002 + 5e-4 * since) if len(pairs) > 2 else 0.002 + _DRIFT * since
         if abs(a[near] - expected) <= max(allowed, 0.005) and (near - i0) * step > 0:
             pairs.append((near, j))
     return pairs

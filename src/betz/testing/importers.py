@@ -92,7 +92,9 @@ def check_damaged(
         assert not left, f"{left} were left in the store"
         assert whole == len(store.ids), f"{whole} folders of arrays for {len(store.ids)} sessions"
         allowed = MOST_MB + MOST_TIMES * max(size, unpacked_bytes or 0) / 1e6
-        assert peak_mb <= allowed, f"{peak_mb:.0f} MB were taken for {size / 1e6:.2f} MB (seed {seed}, {report.skipped})"
+        assert peak_mb <= allowed, (
+            f"{peak_mb:.0f} MB were taken for {size / 1e6:.2f} MB (seed {seed}, {report.skipped})"
+        )
     return Outcome(len(report.kept), next(iter(report.skipped), ""), peak_mb, seconds)
 
 
@@ -117,7 +119,7 @@ def _damaged_copy(original: Path, folder: Path, rng: np.random.Generator) -> Pat
 
 
 def reset_peak_mb() -> float:
-    """Forget the largest memory of this process so far; returns what it takes now (0 where the system tells nothing)."""
+    """Forget the largest memory of this process so far; returns what it takes now, 0 if the system does not tell."""
     try:
         with open("/proc/self/clear_refs", "wb") as file:
             file.write(b"5")
@@ -232,7 +234,9 @@ def _nsx(folder: Path, rng: np.random.Generator) -> tuple[Path, dict[str, Any]]:
     from betz.testing.vendor_files import write_nsx
 
     values = np.cumsum(rng.integers(-9, 10, (10_000, 4)), axis=0).astype(np.int16)
-    path = write_nsx(folder / "alone.ns2", [(0, values)], names=["elec1", "elec2", "ainp1", "ainp2"], ids=[1, 2, 129, 130])
+    path = write_nsx(
+        folder / "alone.ns2", [(0, values)], names=["elec1", "elec2", "ainp1", "ainp2"], ids=[1, 2, 129, 130]
+    )
     return path, {"options": {"broadband": "crossings", "band_hz": (100.0, 400.0)}}
 
 

@@ -216,14 +216,14 @@ def write_open_ephys(
         })  # fmt: skip
     rate = processors[first][0]
     spiking = []
-    for number, (electrode, (samples, units)) in enumerate(spikes.items()):
+    for number, (electrode, (fired, units)) in enumerate(spikes.items()):
         where = base / "spikes" / f"Processor-100.{first}" / electrode
         where.mkdir(parents=True)
-        np.save(where / "sample_numbers.npy", np.asarray(samples, np.int64))
-        np.save(where / "timestamps.npy", np.asarray(samples) / rate)
+        np.save(where / "sample_numbers.npy", np.asarray(fired, np.int64))
+        np.save(where / "timestamps.npy", np.asarray(fired) / rate)
         np.save(where / "clusters.npy", np.asarray(units, np.uint16))
-        np.save(where / "electrode_indices.npy", np.zeros(len(samples), np.uint16))
-        np.save(where / "waveforms.npy", np.zeros((len(samples), 1, 4), np.int16))
+        np.save(where / "electrode_indices.npy", np.zeros(len(fired), np.uint16))
+        np.save(where / "waveforms.npy", np.zeros((len(fired), 1, 4), np.int16))
         spiking.append({
             "folder": f"Processor-100.{first}/{electrode}/", "name": electrode, "sample_rate": rate,
             "stream_name": first, "source_processor_name": "Processor", "source_processor_id": 100,

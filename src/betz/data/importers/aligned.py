@@ -215,7 +215,7 @@ def _series(
         raise FileError("bad stamps", f"{part.stamps!r} are not ascending, one a row of {label!r} ({len(stamps_s)} for "
                         f"{len(values)}).", where=rows.where, remedy="correct stamps")  # fmt: skip
     if len(part.dims) != values.shape[1]:
-        raise FileError("wrong shape", f"{label!r} has {values.shape[1]} columns, the alignment names {len(part.dims)}.",
+        raise FileError("wrong shape", f"{label!r} has {values.shape[1]} columns, {len(part.dims)} are named.",
                         where=rows.where, remedy="correct dims")  # fmt: skip
     hz = session.grid.tick_hz
     times = found(stamps_s) * hz

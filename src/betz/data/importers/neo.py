@@ -1,4 +1,4 @@
-"""Vendors' recordings as sessions: clocks apart, gaps refused or bridged, units pooled or kept, analog behavior in units."""
+"""Vendors' recordings as sessions: clocks apart, gaps refused or bridged, units pooled or kept, behavior in units."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from betz.data.importers.build import Draft, ImportOptions, Sampled
 from betz.data.importers.files import FileError, damage
 from betz.data.importers.neo_blackrock import read_blackrock
 from betz.data.importers.neo_formats import NOT_READ, Format, vendor_of
-from betz.data.importers.neo_model import Piece, Recorded, Span, Stream, heard_spans
+from betz.data.importers.neo_model import Piece, Recorded, Span, Stream
 from betz.data.importers.neo_nex import read_nex
 from betz.data.importers.neo_plexon import read_plexon
 from betz.data.importers.neo_read import read_generic, refuse
@@ -126,8 +127,8 @@ def _between_gaps(path: Path, recorded: Recorded, piece: Piece, options: ImportO
         FileError: there are gaps and no tolerance is given; the message has a table of them.
     """
     hz = recorded.tick_hz
-    spans = piece.spans if piece.streams else _heard_spans(piece, hz)
-    gaps = [(b[0] - a[1], a[1]) for a, b in zip(spans, spans[1:], strict=False)]
+    spans = piece.spans if piece.streams else piece.active_spans(hz)
+    gaps = [(b[0] - a[1], a[1]) for a, b in pairwise(spans)]
     if gaps and options.gap_tolerance_ms is None:
         start = spans[0][0]
         table = "; ".join(f"at {(at - start) / hz:.3f} s: {length / hz * 1000:.1f} ms" for length, at in gaps[:8])
@@ -144,14 +145,6 @@ def _between_gaps(path: Path, recorded: Recorded, piece: Piece, options: ImportO
     return out
 
 
-def _heard_spans(piece: Piece, tick_hz: int) -> list[Span]:
-    """Without analog channels: what was recorded, told from spikes and events alone."""
-    found = heard_spans(piece.happened(), tick_hz)
-    if len(found) == 1 and piece.spans:
-        return [(min(found[0][0], piece.spans[0][0]), max(found[0][1], piece.spans[-1][1]))]
-    return found
-
-
 # ---- a session
 
 
@@ -162,6 +155,11 @@ def vendor_draft(path: Path, part: VendorPart, options: ImportOptions) -> Draft:
         FileError: bins do not fit the clock, or counts exceed 255 in a bin.
         DataError: options contradict each other.
     """
+    with damage(path):  # analog channels are read here, and their headers may claim too much
+        return _draft(path, part, options)
+
+
+def _draft(path: Path, part: VendorPart, options: ImportOptions) -> Draft:
     recorded, piece = part.recorded, part.piece
     start, end = part.spans[0][0], part.spans[-1][1]
     grid = _grid(path, recorded, options, start)
@@ -226,7 +224,7 @@ def _add_gaps(draft: Draft, spans: Sequence[Span]) -> None:
     if len(spans) < 2:
         return
     hz = draft.grid.tick_hz
-    lost = sum(b[0] - a[1] for a, b in zip(spans, spans[1:], strict=False))
+    lost = sum(b[0] - a[1] for a, b in pairwise(spans))
     draft.valid = Intervals.of(spans)
     draft.notes.append(
         f"{len(spans) - 1} gaps within the tolerance, {lost / hz * 1000:.1f} ms in all, marked not valid"

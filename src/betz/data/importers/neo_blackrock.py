@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,16 @@ from betz.core.errors import MissingExtraError
 from betz.core.session import Channel
 from betz.data.importers.files import FileError, damage
 from betz.data.importers.neo_model import Fragment, Piece, Recorded, Stream, as_rate, heard_spans, merged
-from betz.data.importers.neo_read import NEURAL, NOISE_UNIT, first_last, heard, open_reader, refuse, text_of
+from betz.data.importers.neo_read import (
+    NEURAL,
+    NOISE_UNIT,
+    close_files,
+    first_last,
+    heard,
+    open_reader,
+    refuse,
+    text_of,
+)
 
 Array = NDArray[Any]
 HEAD, EXTENDED = 336, 32
@@ -34,12 +45,13 @@ _HEARD = ("No nsX available", "Unknown event codes", "undocumented segments", "C
 
 @dataclass(frozen=True)
 class NevHeader:
-    """What the header of a ``.nev`` says: ticks a second, electrodes with spikes, date, and the program that wrote it."""
+    """What the header of a ``.nev`` says: ticks a second, electrodes, date, program; bytes of a packet cut short."""
 
     tick_hz: int
     electrodes: tuple[int, ...]
     date: str
     program: str
+    rest: int
 
 
 def read_blackrock(path: Path) -> Recorded:
@@ -117,7 +129,8 @@ def nev_header(path: Path) -> NevHeader:
     ]
     year, month, _, day = struct.unpack_from("<4H", head, 28)
     date = f"{year:04}-{month:02}-{day:02}" if 1980 < year < 2200 and 1 <= month <= 12 and 1 <= day <= 31 else ""
-    return NevHeader(tick_hz, tuple(dict.fromkeys(electrodes)), date, text_of(head[44:76].split(b"\0")[0]))
+    return NevHeader(tick_hz, tuple(dict.fromkeys(electrodes)), date, text_of(head[44:76].split(b"\0")[0]),
+                     (size - in_headers) % packet)  # fmt: skip
 
 
 def check_nsx_header(path: Path) -> bytes:
@@ -180,12 +193,15 @@ def _spikes(path: Path, header: NevHeader, notes: list[str]) -> Recorded:
         order = np.argsort(mine, kind="stable")
         ends = np.searchsorted(mine[order], [*units, 1 << 40])
         sorted_ticks = own[order]
-        channels = tuple(np.sort(sorted_ticks[a:b]) for a, b in zip(ends, ends[1:], strict=False))
+        channels = tuple(np.sort(sorted_ticks[a:b]) for a, b in pairwise(ends.tolist()))
         events = [row for row, number in zip(rows, of_row, strict=True) if number in numbers]
         piece = Piece(channels, events=events)
         span = first_last(channels, [row[0] for row in events])
         piece.spans = [span] if span else []
         recorded.pieces.append(piece)
+    if header.rest:
+        notes.append(f"the last packet was cut short ({header.rest} bytes): the file may be truncated")
+        recorded.skipped["packets cut short"] = 1
     if header.date:
         recorded.tags["date"] = header.date
     return recorded
@@ -234,23 +250,15 @@ def _stream_groups(path: Path, tick_hz: int, notes: list[str]) -> list[Stream]:
         reader = open_reader(
             "BlackrockRawIO", filename=str(path), load_nev=False, nsx_to_load=[number], gap_tolerance_ms=0.0
         )
-        if not reader.signal_streams_count():
-            raise refuse("damaged file", "it has no channel.", path, _COPY)
-        rate = as_rate(float(reader.get_signal_sampling_rate(0)))
-        fragments: list[list[Fragment]] = [[]]
-        latest = -1
-        for segment in range(reader.segment_count(0)):
-            for tick, samples in _anchors(reader, segment, tick_hz):
-                if tick < latest - 2 * tick_hz / rate:
-                    fragments.append([])
-                first = fragments[-1][-1].first + fragments[-1][-1].number if fragments[-1] else 0
-                fragments[-1].append(Fragment(tick, first, samples))
-                latest = tick + int(samples * tick_hz / rate)
-        header = reader.header["signal_channels"]
-        before = np.cumsum([0, *(sum(f.number for f in group) for group in fragments)])
-        if kind == b"NEURALSG":
-            notes.append(f"{path.name} (2.1) has no units of its own: values are as stored (a.u.)")
-        _close(reader)
+        try:
+            rate = as_rate(float(reader.get_signal_sampling_rate(0)))
+            fragments = _fragments(reader, rate, tick_hz)
+        finally:
+            close_files(reader)
+    header = reader.header["signal_channels"]
+    before = np.cumsum([0, *(sum(f.number for f in group) for group in fragments)])
+    if kind == b"NEURALSG":
+        notes.append(f"{path.name} (2.1) has no units of its own: values are as stored (a.u.)")
     names = tuple(text_of(name) for name in header["name"])
     units = tuple("" if kind == b"NEURALSG" else text_of(unit) for unit in header["units"])
     neural = tuple(bool(int(id_) <= 128 or NEURAL.search(n)) for id_, n in zip(header["id"], names, strict=True))
@@ -258,6 +266,20 @@ def _stream_groups(path: Path, tick_hz: int, notes: list[str]) -> list[Stream]:
         Stream(path.suffix[1:], names, units, neural, rate, tuple(group), _reading(reader, int(start)))
         for group, start in zip(fragments, before, strict=False)
     ]
+
+
+def _fragments(reader: Any, rate_hz: Fraction, tick_hz: int) -> list[list[Fragment]]:
+    """Fragments of a ``.nsX`` between restarts of its clock; samples are numbered anew in each stretch."""
+    groups: list[list[Fragment]] = [[]]
+    latest = -1
+    for segment in range(reader.segment_count(0)):
+        for tick, samples in _anchors(reader, segment, tick_hz):
+            if tick < latest - 2 * tick_hz / rate_hz:
+                groups.append([])
+            first = groups[-1][-1].first + groups[-1][-1].number if groups[-1] else 0
+            groups[-1].append(Fragment(tick, first, samples))
+            latest = tick + int(samples * tick_hz / rate_hz)
+    return groups
 
 
 def _anchors(reader: Any, segment: int, tick_hz: int) -> Any:
@@ -272,13 +294,6 @@ def _anchors(reader: Any, segment: int, tick_hz: int) -> Any:
         yield round(stamp_s * tick_hz), min(_ANCHOR_SAMPLES, total - first)
 
 
-def _close(reader: Any) -> None:
-    """Close the files that neo keeps open for a ``.nsX``; what was read of them stays."""
-    opened = getattr(reader, "_nsx_fids", {})
-    while opened:
-        opened.popitem()[1].close()
-
-
 def _reading(reader: Any, skip: int) -> Any:
     """How samples of a stream are read: neo's segments one after the other, from sample ``skip`` on."""
     sizes = [int(reader.get_signal_size(0, s, 0)) for s in range(reader.segment_count(0))]
@@ -287,11 +302,13 @@ def _reading(reader: Any, skip: int) -> Any:
 
     def read(first: int, end: int, columns: list[int]) -> NDArray[np.float32]:
         parts = []
-        for segment, size in enumerate(sizes):
-            a, b = max(first + skip - edges[segment], 0), min(end + skip - edges[segment], size)
-            if a < b:
-                parts.append(np.asarray(reader.get_analogsignal_chunk(0, segment, int(a), int(b), 0)[:, columns]))
-        _close(reader)
+        try:
+            for segment, size in enumerate(sizes):
+                a, b = max(first + skip - edges[segment], 0), min(end + skip - edges[segment], size)
+                if a < b:
+                    parts.append(np.asarray(reader.get_analogsignal_chunk(0, segment, int(a), int(b), 0)[:, columns]))
+        finally:
+            close_files(reader)
         raw = np.concatenate(parts) if parts else np.empty((0, len(columns)), np.int16)
         gain, offset = header["gain"][columns].astype(np.float32), header["offset"][columns].astype(np.float32)
         return np.asarray(raw * gain + offset, np.float32)
@@ -307,8 +324,8 @@ def _add_streams(recorded: Recorded, groups: list[list[Stream]], *, alone: bool)
     for group in groups if not alone else []:
         if len(group) != len(recorded.pieces):
             recorded.notes.append(
-                f"segments of the .nev ({len(recorded.pieces)}) and of {group[0].name} ({len(group)}) disagree: the spikes "
-                "are kept, its analog channels are left out"
+                f"segments of the .nev ({len(recorded.pieces)}) and of {group[0].name} ({len(group)}) disagree: "
+                "the spikes are kept, its analog channels are left out"
             )
             left_out = "analog channels of an nsX whose restarts differ"
             recorded.skipped[left_out] = recorded.skipped.get(left_out, 0) + len(group[0].channels)

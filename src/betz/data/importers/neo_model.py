@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -85,6 +85,17 @@ class Piece:
         """Ascending ticks of all spikes and events."""
         return np.sort(np.concatenate([*self.spikes, np.array([row[0] for row in self.events], np.int64)]))
 
+    def active_spans(self, tick_hz: int, more: Sequence[int] = ()) -> list[Span]:
+        """What was recorded, told from spikes, events and samples: apart where there is nothing at all for a minute.
+
+        Args:
+            tick_hz: of the clock.
+            more: ticks at which it says to start and end.
+        """
+        ticks = np.sort(np.append(self.happened(), np.array(more, np.int64)))
+        analog = [span for stream in self.streams for span in stream.spans(tick_hz)]
+        return merged([*heard_spans(ticks, tick_hz), *analog], slack=int(SILENT_S * tick_hz))
+
     @property
     def number_of_spikes(self) -> int:
         """Of all channels."""
@@ -137,7 +148,7 @@ def as_rate(rate_hz: float) -> Fraction:
 
 
 def heard_spans(ticks: Ticks, tick_hz: int) -> list[Span]:
-    """What was recorded, told from ascending ticks at which something happened: apart where nothing did for a minute."""
+    """What was recorded, told from ascending ticks at which something happened: cut where nothing did for a minute."""
     if not len(ticks):
         return []
     cut = np.flatnonzero(np.diff(ticks) > SILENT_S * tick_hz)

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from betz.data.importers.neo_model import Fragment, Piece, Recorded, Stream, as_rate, common_rate
-from betz.data.importers.neo_read import first_last, heard, open_reader, refuse, text_of, unit_names
+from betz.data.importers.neo_read import heard, open_reader, refuse, text_of, unit_names
 
 HEAD, VARIABLE = 544, 208
 _COPY = "the file may be truncated; copy it again"
 _VALUE_BYTES = {0: 4, 1: 4, 2: 8, 3: 4, 4: 0, 5: 8, 6: 4}
-"""Bytes a value takes by the type of the variable: neuron, event, interval, waveform, population, continuous, marker."""
+"""Bytes of a value of each type: neuron, event, interval, waveform, population, continuous, marker."""
 
 
 def check_nex(path: Path) -> int:
@@ -90,8 +90,7 @@ def read_nex(path: Path) -> Recorded:
         streams = tuple(_stream(reader, i, rates[i], factor) for i in range(len(rates)))
     piece = Piece(spikes, streams, events)
     head = reader.global_header
-    span = first_last(spikes, [int(head["tbeg"]) * factor, max(int(head["tend"]) * factor - 1, 0)])
-    piece.spans = [span] if span else []
+    piece.spans = piece.active_spans(tick_hz, (int(head["tbeg"]) * factor, max(int(head["tend"]) * factor - 1, 0)))
     return Recorded("NeuroExplorer", tick_hz, channels, [piece], notes)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from betz.data.importers.neo_model import Fragment, Piece, Recorded, Stream, as_rate, common_rate
-from betz.data.importers.neo_read import NEURAL, first_last, heard, open_reader, refuse, text_of, unit_names
+from betz.data.importers.neo_read import NEURAL, heard, open_reader, refuse, text_of, unit_names
 
 MAGIC = 0x58454C50
 GLOBAL, DSP, EVENT, SLOW = 7504, 1020, 296, 296
@@ -30,7 +30,7 @@ def check_plexon(path: Path) -> int:
     data = path.read_bytes()
     if len(data) < GLOBAL or struct.unpack_from("<I", data, 0)[0] != MAGIC:
         raise refuse("damaged file", "it is no .plx file: its first bytes are others.", path, _COPY)
-    tick_hz, dsp, events, slow = struct.unpack_from("<4i", data, 136)
+    tick_hz, dsp, events, slow = map(int, struct.unpack_from("<4i", data, 136))
     if not 1000 <= tick_hz <= 10_000_000:
         raise refuse("damaged header", f"its header says a clock of {tick_hz} Hz, so spikes have no time.", path, _COPY)
     numbers = {"spike": dsp, "event": events, "analog": slow}
@@ -91,9 +91,7 @@ def read_plexon(path: Path) -> Recorded:
         notes.append(f"blocks out of order: spikes sorted, {back} steps back in all")
     scaled = tuple(ticks * factor for ticks in spikes)
     piece = Piece(scaled, streams, [(t * factor, name, text) for t, name, text in events], notes=[])
-    ends = [end for stream in streams for span in stream.spans(common) for end in (span[0], span[1] - 1)]
-    span = first_last(scaled, [*(t for t, _, _ in piece.events), *ends])
-    piece.spans = [span] if span else []
+    piece.spans = piece.active_spans(common)
     return Recorded("Plexon", common, channels, [piece], notes)
 
 

@@ -54,8 +54,19 @@ def open_reader(kind: str, *args: Any, **settings: Any) -> Any:
     """
     rawio = require("neo.rawio", extra="io")
     reader = getattr(rawio, kind)(*args, **settings)
-    reader.parse_header()
+    try:
+        reader.parse_header()
+    except BaseException:
+        close_files(reader)
+        raise
     return reader
+
+
+def close_files(reader: Any) -> None:
+    """Close the ``.nsX`` that neo keeps open; what was read of it stays, and it is opened again when needed."""
+    opened = getattr(reader, "_nsx_fids", {})
+    while opened:
+        opened.popitem()[1].close()
 
 
 def read_generic(path: Path, known: Format) -> Recorded:
@@ -181,7 +192,7 @@ def events_of(reader: Any, block: int, segment: int, tick_hz: int) -> list[tuple
     """Tick, name and text of every event and epoch start in a segment."""
     rows = []
     for index, channel in enumerate(reader.header["event_channels"]):
-        stamps, durations, labels = reader.get_event_timestamps(block, segment, index, None, None)
+        stamps, _, labels = reader.get_event_timestamps(block, segment, index, None, None)
         seconds = np.asarray(reader.rescale_event_timestamp(stamps, "float64", index), np.float64)
         ticks = np.rint(seconds * tick_hz).astype(np.int64).tolist()
         name = text_of(channel["name"]) or f"events {index + 1}"

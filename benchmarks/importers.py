@@ -1,0 +1,172 @@
+"""The importers: what becomes of every file at hand, and of damaged copies in every format.
+
+    python benchmarks/importers.py [--data DIR] [--quick] [--cases N] [--out DIR]
+
+``formats``: every file under DIR (``$BETZ_DATA``) of a format that Betz reads, imported or refused, by format. Then
+``fuzz_cases``: N (500) damaged copies (cut short, or 1 to 16 bits flipped) of a small made file in every format, and of
+the vendors' files under DIR. ``crashes``: anything but Betz's own errors, a time above 120 s included;
+``partial_writes``: a session in the store that was not reported or is not whole; ``too_much_memory``: peaks above
+200 MB + 2 × the unpacked size. Finished cases are kept in ``--out`` and not run again; a case that took the process down is a crash on resuming.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from _common import finish, need
+from betz.core.errors import BetzError
+from betz.data.importers import FileError, import_files
+from betz.data.importers.neo_formats import FORMATS, vendor_of
+from betz.data.store import Store
+from betz.testing.importers import check_damaged, small_files
+
+CASES, QUICK_CASES, LIMIT_S = 500, 25, 120
+OPTIONS = {"subject": "unknown", "nan": "mask", "rates_to_counts": False}
+
+
+def main() -> None:
+    """Import every file, then fuzz, resuming from what is there."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=os.environ.get("BETZ_DATA"), help="folder of recordings")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_CASES} damaged copies a format, made files only")
+    parser.add_argument("--cases", type=int, help=f"damaged copies a format (default: {CASES})")
+    parser.add_argument("--out", type=Path, help="folder for finished cases (default: a temporary one)")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    started = time.time()
+    data = need(Path(arguments.data), "the recordings") if arguments.data else None
+    with tempfile.TemporaryDirectory() as temporary:
+        out = arguments.out or Path(temporary) / "out"
+        out.mkdir(parents=True, exist_ok=True)
+        formats = found_formats(data, Path(temporary)) if data is not None else {}
+        cases = arguments.cases or (QUICK_CASES if arguments.quick else CASES)
+        fuzzed = fuzz(Path(temporary), out / "importers.jsonl", None if arguments.quick else data, cases)
+    _print(formats, fuzzed)
+    total = sum(fuzzed.values(), Counter())
+    result = {
+        "formats": formats,
+        "fuzz_cases": total["cases"],
+        "crashes": total["crash"],
+        "partial_writes": total["partial write"],
+        "too_much_memory": total["memory"],
+        "fuzzed": {name: dict(counts) for name, counts in fuzzed.items()},
+    }
+    left_out = f"{CASES - cases} of {CASES} damaged copies a format; damaged copies of real files"
+    finish(result, started, quick=arguments.quick, left_out=left_out if arguments.quick else "")
+
+
+# ---- every file
+
+
+def found_formats(data: Path, temporary: Path) -> dict[str, dict[str, int]]:
+    """Format → files, imported and refused (by Betz's own error) of the files under a folder."""
+    suffixes = {suffix for known in FORMATS if not known.folder for suffix in known.suffixes}
+    formats: dict[str, dict[str, int]] = {}
+    for path in sorted(p for p in data.rglob("*") if p.is_file() and p.suffix.lower() in suffixes):
+        known = vendor_of(path)
+        counts = formats.setdefault(known.name if known else path.suffix.lower()[1:], {})
+        with tempfile.TemporaryDirectory(dir=temporary) as folder:
+            report = import_files([path], Store(Path(folder) / "store", create=True), options=OPTIONS)
+        for key in ("files", "imported" if report.kept else "refused"):
+            counts[key] = counts.get(key, 0) + 1
+        for file in report.files:
+            if file.error is not None:
+                print(f"{path.name}: {file.reason}: {_short(file.error)}")
+    return {name: {"files": 0, "imported": 0, "refused": 0} | counts for name, counts in formats.items()}
+
+
+def _short(error: BetzError) -> str:
+    return error.what if isinstance(error, FileError) else str(error)[:200]
+
+
+# ---- damaged copies
+
+
+def fuzz(folder: Path, done_file: Path, data: Path | None, cases: int) -> dict[str, Counter[str]]:
+    """Format → cases, kept, refused, crashes, partial writes and excesses of memory."""
+    done = _finished(done_file)
+    made = folder / "made"
+    made.mkdir()
+    found: dict[str, Counter[str]] = {}
+    for name, path, settings in _originals(made, data):
+        counts = found[name] = Counter()
+        for seed in range(cases):
+            key = f"{name} {seed}"
+            outcome = done.get(key)
+            if outcome is None:
+                _append(done_file, {"case": key, "outcome": "crash"})
+                outcome = one(path, seed, settings)
+                _append(done_file, {"case": key, "outcome": outcome})
+            counts["cases"] += 1
+            counts[outcome] += 1
+        print(name, dict(counts), flush=True)
+    return found
+
+
+def one(path: Path, seed: int, settings: dict[str, Any]) -> str:
+    """What became of a damaged copy: ``kept``, ``refused``, or what it must not be."""
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(LIMIT_S)
+    try:
+        return "kept" if check_damaged(path, seed, **settings).kept else "refused"
+    except AssertionError as error:
+        print(f"{path.name}, seed {seed}: {error}")
+        return "memory" if "MB were taken" in str(error) else "partial write"
+    except Exception as error:
+        print(f"{path.name}, seed {seed}: {type(error).__name__}: {str(error)[:200]}")
+        return "crash"
+    finally:
+        signal.alarm(0)
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"more than {LIMIT_S} s")
+
+
+def _originals(made: Path, data: Path | None) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    for name, (path, settings) in small_files(made).items():
+        yield name, path, settings
+    for path in sorted((data / "raw_formats").rglob("*.*")) if data is not None else []:
+        if path.is_file() and vendor_of(path) is not None and path.stat().st_size < 10_000_000:
+            yield f"real {path.name}", path, {}
+
+
+def _finished(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return {row["case"]: row["outcome"] for row in rows}
+
+
+def _append(path: Path, row: dict[str, str]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _print(formats: dict[str, dict[str, int]], fuzzed: dict[str, Counter[str]]) -> None:
+    table = Table("format", "files", "imported", "refused")
+    for name, counts in formats.items():
+        table.add_row(name, *(str(counts[key]) for key in ("files", "imported", "refused")))
+    Console().print(table)
+    table = Table("damaged copies of", "cases", "kept", "refused", "crash", "partial write", "memory")
+    for name, found in fuzzed.items():
+        keys = ("cases", "kept", "refused", "crash", "partial write", "memory")
+        table.add_row(name, *(str(found[key]) for key in keys))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
