@@ -6,7 +6,8 @@
 ``fuzz_cases``: N (500) damaged copies (cut short, or 1 to 16 bits flipped) of a small made file in every format, and of
 the vendors' files under DIR. ``crashes``: anything but Betz's own errors, a time above 120 s included;
 ``partial_writes``: a session in the store that was not reported or is not whole; ``too_much_memory``: peaks above
-200 MB + 2 × the unpacked size. Finished cases are kept in ``--out`` and not run again; a case that took the process down is a crash on resuming.
+200 MB + 2 × the unpacked size. Finished cases are kept in ``--out`` and not run again; a case that took the process
+down is a crash on resuming.
 """
 
 from __future__ import annotations

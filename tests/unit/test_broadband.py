@@ -127,7 +127,6 @@ def test_several_processors_become_one_session(tmp_path: Path) -> None:
     path = write_open_ephys(
         tmp_path / "oe",
         {"probe": (30_000.0, [f"CH{c}" for c in IDS], x), "aux": (1000.0, ["ADC1"], x[: 1000 * SECONDS, :1])},
-        {},
         sync=[1200, 31_200],
     )
     session = betz.read(path, broadband="crossings")

@@ -242,7 +242,6 @@ def test_open_ephys_needs_broadband(tmp_path: Path) -> None:
     path = write_open_ephys(
         tmp_path / "oe",
         {"probe": (30_000.0, ["CH1", "CH2"], values), "aux": (1000.0, ["ADC1"], values[:100, :1])},
-        {},
         sync=[1200, 1300],
     )
     with pytest.raises(FileError, match=r"no spikes, only 2 channels at 30000 Hz.*1 channels at 1000 Hz.*events"):

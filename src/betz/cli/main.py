@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from betz import __version__
-from betz.cli import calibrate, convert_ndt3, decode, demo, doctor, evaluate, import_, inspect, presets, replay
+from betz.cli import calibrate, convert_ndt3, decode, demo, doctor, evaluate, formats, import_, inspect, presets, replay
 from betz.core.errors import BetzError
 
 
@@ -44,6 +44,7 @@ def _main(version: bool = typer.Option(False, "--version", callback=_version, is
 
 
 app.command("import")(import_.command)
+app.command("formats")(formats.command)
 app.command("inspect")(inspect.command)
 app.command("calibrate")(calibrate.command)
 app.command("decode")(decode.command)

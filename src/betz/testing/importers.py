@@ -264,4 +264,4 @@ def _open_ephys(folder: Path, rng: np.random.Generator) -> tuple[Path, dict[str,
         "probe": (10_000.0, [f"CH{c}" for c in range(1, 5)], values),
         "aux": (1000.0, ["ADC1"], values[:2000, :1]),
     }
-    return write_open_ephys(folder / "small_oe", streams, {}, sync=[1500, 2500]), {"options": {"broadband": "power"}}
+    return write_open_ephys(folder / "small_oe", streams, sync=[1500, 2500]), {"options": {"broadband": "power"}}

@@ -184,7 +184,6 @@ def write_nex(
 def write_open_ephys(
     folder: Path,
     processors: Mapping[str, tuple[float, Sequence[str], Array]],
-    spikes: Mapping[str, tuple[Sequence[int], Sequence[int]]],
     *,
     sync: Sequence[int] = (),
     first_sample: int = 1000,
@@ -194,7 +193,6 @@ def write_open_ephys(
     Args:
         folder: to make.
         processors: stream name → rate in Hz, channel names and (n, K) int16 values.
-        spikes: electrode → sample numbers and unit ids, in the first stream.
         sync: sample numbers at which line 1 rises in the first stream; it falls 10 samples later.
         first_sample: number of the first sample of each stream.
     """
@@ -215,21 +213,6 @@ def write_open_ephys(
             "channels": [{"channel_name": c, "bit_volts": 0.195, "units": "uV"} for c in channels],
         })  # fmt: skip
     rate = processors[first][0]
-    spiking = []
-    for number, (electrode, (fired, units)) in enumerate(spikes.items()):
-        where = base / "spikes" / f"Processor-100.{first}" / electrode
-        where.mkdir(parents=True)
-        np.save(where / "sample_numbers.npy", np.asarray(fired, np.int64))
-        np.save(where / "timestamps.npy", np.asarray(fired) / rate)
-        np.save(where / "clusters.npy", np.asarray(units, np.uint16))
-        np.save(where / "electrode_indices.npy", np.zeros(len(fired), np.uint16))
-        np.save(where / "waveforms.npy", np.zeros((len(fired), 1, 4), np.int16))
-        spiking.append({
-            "folder": f"Processor-100.{first}/{electrode}/", "name": electrode, "sample_rate": rate,
-            "stream_name": first, "source_processor_name": "Processor", "source_processor_id": 100,
-            "num_channels": 1, "pre_peak_samples": 1, "post_peak_samples": 3, "source_channels": [
-                {"source_channel_index": number, "channel_name": electrode}],
-        })  # fmt: skip
     where = base / "events" / f"Processor-100.{first}" / "TTL"
     where.mkdir(parents=True)
     edges = np.array([edge for at in sync for edge in (at, at + 10)], np.int64)
@@ -240,7 +223,7 @@ def write_open_ephys(
     events = [{"folder_name": f"Processor-100.{first}/TTL/", "channel_name": "TTL", "description": "", "identifier": "",
                "sample_rate": rate, "type": "int16", "num_channels": 8, "source_processor": "Processor",
                "stream_name": first, "initial_state": 0}]  # fmt: skip
-    content = {"GUI version": "0.6.0", "continuous": continuous, "events": events, "spikes": spiking}
+    content = {"GUI version": "0.6.0", "continuous": continuous, "events": events, "spikes": []}
     (base / "structure.oebin").write_text(json.dumps(content))
     settings = folder / "Record Node 101" / "settings.xml"
     settings.write_text("<SETTINGS><INFO><VERSION>0.6.0</VERSION></INFO></SETTINGS>")

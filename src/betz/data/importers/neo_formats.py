@@ -49,7 +49,7 @@ VENDORS = (
 OWN = (
     Format("NumPy arrays", (".npz",), extra="", tested=REAL, note="known layouts, or a mapping"),
     Format("MATLAB 5 to 7.3", (".mat",), extra="", tested=REAL, note="known layouts, or a mapping"),
-    Format("table", (".csv",), extra="", tested=REAL, note="a mapping"),
+    Format("table", (".csv",), extra="", tested="made files", note="a mapping"),
 )
 FORMATS = OWN + VENDORS
 NOT_READ = {

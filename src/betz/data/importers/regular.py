@@ -49,7 +49,7 @@ def regular(ticks: NDArray[np.int64], values: Array, ticks_per_sample: int) -> R
     >>> found.values.ravel().tolist(), found.missing
     ([1.0, 2.0, 3.0, nan, 4.0], 1)
     """
-    slot = (ticks - ticks[0] + ticks_per_sample // 2) // ticks_per_sample
+    slot = np.asarray((ticks - ticks[0] + ticks_per_sample // 2) // ticks_per_sample)
     total = np.zeros((int(slot[-1]) + 1, values.shape[1]))
     number = np.bincount(slot, minlength=len(total))
     np.add.at(total, slot, values)
