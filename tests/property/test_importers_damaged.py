@@ -16,7 +16,8 @@ from betz.testing.importers import check_damaged, damaged, small_files
 
 CASES = 20
 FORMATS = (
-    "npz", "csv", "mat5", "mat73", "blackrock", "blackrock_nsx", "plexon", "neuroexplorer", "open_ephys",
+    "npz", "csv", "mat5", "mat73", "trial_data", "xds", "blackrock", "blackrock_nsx", "plexon", "neuroexplorer",
+    "open_ephys",
 )  # fmt: skip
 
 

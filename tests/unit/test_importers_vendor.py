@@ -174,6 +174,28 @@ def test_bins_have_to_fit_the_clock(nev: Path) -> None:
         betz.read(nev, mapping="indy64")
 
 
+def test_stamps_of_a_shared_clock(tmp_path: Path) -> None:
+    """Version 3.0 with PTP: nanoseconds since long ago, and a sample clock that drifts against them by 50 ppm."""
+    start, second = 1_700_000_000 * 10**9, 10**9
+    spikes = {(1, 0): [start + 5 * second // 2, start + 30 * second + 7], (2, 0): [start + second]}
+    path = write_nev(tmp_path / "p.nev", spikes, digital=[(start + 9, 3)], ptp=True)
+    number = 31_000
+    stamps = start + (np.arange(number) * 1_000_000 * (1 + 50e-6)).astype(np.int64)
+    values = np.arange(number)[:, None].astype(np.int16)
+    write_nsx(path.with_suffix(".ns2"), [(stamps.tolist(), values)], names=["ainp1"], ids=[129], ptp=True)
+    session = betz.read(path)
+    assert session.grid.tick_hz == second
+    assert ticks(session) == {f"ch{e}": t for (e, _), t in spikes.items()}
+    assert session.events is not None
+    assert session.events.ticks.tolist() == [start + 9]
+    (series,) = session.behavior
+    assert abs(series.origin_tick - start) < 300  # seconds in float64 tell this clock to 0.24 µs
+    value = series.values[:, 0] / (5000 / 32_000)
+    at_ms = np.arange(len(value))
+    assert np.abs(value - at_ms / (1 + 50e-6))[np.isfinite(value)].max() < 1.01  # not 1.5 ms off at the end
+    assert not session.provenance.skipped
+
+
 def test_ripple_is_named_by_its_program(tmp_path: Path) -> None:
     path = write_nev(tmp_path / "t.nev", {(1, 0): [1, 2]}, program="Trellis")
     assert betz.read(path).provenance.importer == "neo: Ripple"

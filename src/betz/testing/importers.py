@@ -159,6 +159,8 @@ def small_files(folder: Path, *, seed: int = 0) -> dict[str, tuple[Path, dict[st
         "csv": _csv,
         "mat5": _mat5,
         "mat73": _mat73,
+        "trial_data": _trial_data,
+        "xds": _xds,
         "blackrock": _blackrock,
         "blackrock_nsx": _nsx,
         "plexon": _plexon,
@@ -217,6 +219,31 @@ def _mat73(folder: Path, rng: np.random.Generator) -> tuple[Path, dict[str, Any]
     with path.open("r+b") as raw:
         raw.write(b"MATLAB 7.3 MAT-file, made for a test".ljust(124) + b"\0\x02IM")
     return path, {"mapping": _MAPPING, "unpacked_bytes": counts.nbytes + v.nbytes}
+
+
+def _trial_data(folder: Path, rng: np.random.Generator) -> tuple[Path, dict[str, Any]]:
+    import scipy.io
+
+    counts, v = _arrays(rng)
+    rows = np.empty((1, 10), dtype=[(name, object) for name in ("bin_size", "idx_go_cue", "M1_spikes", "vel")])
+    for k in range(10):
+        part = slice(200 * k, 200 * k + 200)
+        rows[0, k] = (0.02, 20.0 + k, counts[part], v[part])
+    scipy.io.savemat(folder / "small_td.mat", {"trial_data": rows})
+    return folder / "small_td.mat", {}
+
+
+def _xds(folder: Path, rng: np.random.Generator) -> tuple[Path, dict[str, Any]]:
+    import scipy.io
+
+    counts, v = _arrays(rng)
+    cell = np.empty((1, 8), dtype=object)
+    for c, ticks in enumerate(_ticks(rng, 40, 30_000, 8).values()):
+        cell[0, c] = np.array(ticks)[:, None] / 30_000
+    frame = 0.02 * np.arange(len(counts))[:, None]
+    struct = {"bin_width": 0.02, "time_frame": frame, "spikes": cell, "curs_v": v}
+    scipy.io.savemat(folder / "small_xds.mat", {"xds": struct})
+    return folder / "small_xds.mat", {}
 
 
 def _ticks(rng: np.random.Generator, seconds: float, hz: int, channels: int) -> dict[tuple[int, int], list[int]]:

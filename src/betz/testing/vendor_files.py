@@ -29,11 +29,12 @@ def write_nev(
     comments: Sequence[tuple[int, str]] = (),
     electrodes: Sequence[int] = (),
     tick_hz: int = 30_000,
+    ptp: bool = False,
     program: str = "File Dialog",
     restarts: Sequence[tuple[Spikes, Sequence[Event]]] = (),
     order: Sequence[int] | None = None,
 ) -> Path:
-    """A Blackrock ``.nev`` of version 2.3.
+    """A Blackrock ``.nev`` of version 2.3, or 3.0.
 
     Args:
         path: to write.
@@ -42,23 +43,30 @@ def write_nev(
         comments: tick and text.
         electrodes: named in the header; by default those with spikes.
         tick_hz: ticks a second.
+        ptp: version 3.0: stamps of 64 bits, nanoseconds of a clock that the network shares.
         program: that wrote the file.
         restarts: spikes and digital inputs after each restart of the clock.
         order: another order of the packets of the first clock.
     """
     named = list(electrodes) or sorted({e for e, _ in spikes})
-    packet = 104
+    packet, stamp = (108, "<Q") if ptp else (104, "<I")
+    tick_hz = 1_000_000_000 if ptp else tick_hz
+
+    def pack(tick: int, rest: str, *values: Any) -> bytes:
+        return struct.pack(stamp, tick) + struct.pack(f"<{rest}", *values)
+
     blocks = []
     for number, (part, lines) in enumerate([(spikes, digital), *restarts]):
-        rows = [(t, struct.pack("<IHBB", t, e, u, 0)) for (e, u), ticks in part.items() for t in ticks]
-        rows += [(t, struct.pack("<IHBBH", t, 0, 1, 0, value)) for t, value in lines]
+        rows = [(t, pack(t, "HBB", e, u, 0)) for (e, u), ticks in part.items() for t in ticks]
+        rows += [(t, pack(t, "HBBH", 0, 1, 0, value)) for t, value in lines]
         if number == 0:
-            rows += [(t, struct.pack("<IHBBI", t, 0xFFFF, 0, 0, 0) + text.encode("latin-1")) for t, text in comments]
+            rows += [(t, pack(t, "HBBI", 0xFFFF, 0, 0, 0) + text.encode("latin-1")) for t, text in comments]
         rows.sort(key=lambda row: row[0])
         packets = [row[1].ljust(packet, b"\0") for row in rows]
         blocks += packets if number or order is None else [packets[i] for i in order]
     entries = [struct.pack("<8sHBBHHhhBB", b"NEUEVWAV", e, 1, 1, 250, 0, 0, -100, 0, 2).ljust(32, b"\0") for e in named]
-    head = struct.pack("<8sBBHIIII8H", b"NEURALEV", 2, 3, 1, 336 + 32 * len(entries), packet, tick_hz, 30_000, *_DATE)
+    kind = (b"BREVENTS", 3, 0) if ptp else (b"NEURALEV", 2, 3)
+    head = struct.pack("<8sBBHIIII8H", *kind, 1, 336 + 32 * len(entries), packet, tick_hz, 30_000, *_DATE)
     head += program.encode().ljust(32, b"\0") + b"made".ljust(256, b"\0") + struct.pack("<I", len(entries))
     path.write_bytes(head + b"".join(entries) + b"".join(blocks))
     return path
@@ -66,19 +74,21 @@ def write_nev(
 
 def write_nsx(
     path: Path,
-    pieces: Sequence[tuple[int, Array]],
+    pieces: Sequence[tuple[Any, Array]],
     *,
     names: Sequence[str],
     ids: Sequence[int],
     period: int = 30,
     unit: str = "mV",
     full_scale: int = 5000,
+    ptp: bool = False,
 ) -> Path:
-    """A Blackrock ``.nsX`` of version 2.3.
+    """A Blackrock ``.nsX`` of version 2.3, or 3.0.
 
     Args:
         path: to write.
-        pieces: tick of the first sample and (n, K) int16 of each recording between pauses.
+        pieces: tick of the first sample and (n, K) int16 of each recording between pauses; with ``ptp`` the (n,) ticks
+            of all samples instead of the first one's.
         names, ids: of the K channels (ids above 128 are analog inputs).
         period: ticks at 30 kHz between samples.
         unit, full_scale: a stored 32,000 is this much.
@@ -88,9 +98,17 @@ def write_nsx(
                     unit.encode(), 0, 0, 0, 0, 0, 0)
         for n, i in zip(names, ids, strict=True)
     ]  # fmt: skip
-    head = struct.pack("<8sBBI16s256sII8HI", b"NEURALCD", 2, 3, 314 + 66 * len(rows), b"made", b"", period, 30_000,
-                       *_DATE, len(rows))  # fmt: skip
-    data = [struct.pack("<BII", 1, tick, len(values)) + values.astype("<i2").tobytes() for tick, values in pieces]
+    kind = (b"BRSMPGRP", 3, 0) if ptp else (b"NEURALCD", 2, 3)
+    head = struct.pack("<8sBBI16s256sII8HI", *kind, 314 + 66 * len(rows), b"made", b"", period,
+                       1_000_000_000 if ptp else 30_000, *_DATE, len(rows))  # fmt: skip
+    if ptp:
+        data = [
+            struct.pack("<BQI", 1, tick, 1) + row.tobytes()
+            for ticks, values in pieces
+            for tick, row in zip(ticks, values.astype("<i2"), strict=True)
+        ]
+    else:
+        data = [struct.pack("<BII", 1, tick, len(values)) + values.astype("<i2").tobytes() for tick, values in pieces]
     path.write_bytes(head + b"".join(rows) + b"".join(data))
     return path
 

@@ -24,6 +24,8 @@ from betz.data.importers.files import FileError, open_arrays, session_id
 from betz.data.importers.mapping import Mapping as FileMapping
 from betz.data.importers.mapping import load_mapping, recognise
 from betz.data.importers.neo import VendorPart, is_vendor, vendor_draft, vendor_parts
+from betz.data.importers.trial_data import read_trial_data, trial_data_in
+from betz.data.importers.xds import is_xds, read_xds
 
 if TYPE_CHECKING:
     from betz.core.session import Session
@@ -155,6 +157,10 @@ def _parts(path: Path, mapping: tuple[FileMapping, str] | None, options: ImportO
     file = open_arrays(path)
     if mapping is None and is_binned(file):
         return [_Part("", "", lambda options: finish(read_binned(file, options), options))]
+    if mapping is None and (table := trial_data_in(file)):
+        return [_Part("", "", lambda options: finish(read_trial_data(file, table, options), options))]
+    if mapping is None and is_xds(file):
+        return [_Part("", "", lambda options: finish(read_xds(file, options), options))]
     layout, name = mapping if mapping is not None else recognise(file)
 
     def reader(session: str) -> Callable[[ImportOptions], Session]:

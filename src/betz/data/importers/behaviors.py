@@ -82,7 +82,9 @@ def read_sampled(
             )
         if part.regular_hz is not None:
             if dims:
-                found.append(_at_rate(label, values_MK, dims, stamps.astype(np.float64), part.regular_hz, tick_hz, rows))
+                found.append(
+                    _at_rate(label, values_MK, dims, stamps.astype(np.float64), part.regular_hz, tick_hz, rows)
+                )
                 notes += _regular_notes(label, found[-1], len(values_MK), part.regular_hz)
             continue
         grid, at = grid_from_stamps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from betz.core.intervals import Intervals
 from betz.core.session import BehaviorDim, Channel, Provenance, Series, Session, Trials
 from betz.core.timegrid import BinGrid, Ticks
 from betz.data.importers import checks
-from betz.data.importers.files import FileError, path_sha256, session_id
+from betz.data.importers.files import FileError, file_sha256, session_id
 
 Array = NDArray[Any]
 Behavior = list[tuple[str, Array, tuple[BehaviorDim, ...]]]
@@ -190,7 +191,7 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
         events=draft.events,
         provenance=Provenance(
             source=draft.source or where,
-            sha256=path_sha256(draft.path),
+            sha256=_sha256(draft.path),
             importer=draft.importer,
             options={**draft.settings, **options.chosen()},
             notes=tuple(draft.notes),
@@ -198,6 +199,16 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
         ),
         licence=draft.licence,
     )
+
+
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder."""
+    if path.is_file():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _valid(draft: Draft, present_N: NDArray[np.bool_]) -> Intervals | None:

@@ -109,7 +109,8 @@ def _add(
         values = stream.read(fragment.first + first, fragment.first + end, columns)
         index = np.arange(first, first + len(values), dtype=np.int64)
         ticks = fragment.tick - origin + (index * step.numerator) // step.denominator
-        slot = np.minimum(ticks // width, len(total) - 1)
+        # half a sample: jitter must not move one to the slot before
+        slot = np.minimum((ticks + round(step / 2)) // width, len(total) - 1)
         starts = np.flatnonzero(np.diff(slot, prepend=-1))
         if len(starts):
             total[slot[starts]] += np.add.reduceat(values, starts, axis=0)
