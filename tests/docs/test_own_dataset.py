@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from betz.cli.main import app
+from betz.data.importers.aligned import Align, Barcode
 from betz.data.importers.neo_formats import FORMATS, vendor_of
 from betz.data.store import Store
 
@@ -76,3 +78,11 @@ def test_the_list_of_formats(tmp_path: Path) -> None:
         assert found is not None
         assert found.name == name
     assert vendor_of(tmp_path / "x.npz") is None
+
+
+def test_the_keys_of_an_alignment_are_on_the_page() -> None:
+    page = (DOCS / "howto" / "import.md").read_text()
+    part = page.split("Keys of the file:")[1].split("\n\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*`) \|", part, flags=re.MULTILINE)
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == {f.name for f in fields(Align)}
+    assert all(f"`{f.name}`" in part for f in fields(Barcode))
