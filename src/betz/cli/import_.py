@@ -24,6 +24,9 @@ def command(
     align: Annotated[
         str | None, typer.Option(help="Add behavior of another clock: a .toml file that says what ties the two.")
     ] = None,
+    merge: Annotated[
+        str | None, typer.Option(help="The files are one recording on one clock (processors, blocks): its name.")
+    ] = None,
     write_mapping: Annotated[
         Path | None, typer.Option(help="Write a mapping for FILE to edit, and import nothing.")
     ] = None,
@@ -84,6 +87,7 @@ def command(
     from betz.data.importers import import_files, options_of
     from betz.data.importers.aligned import load_align
     from betz.data.importers.mapping import load_mapping
+    from betz.data.importers.merge import import_merged
     from betz.data.store import Store
 
     if write_mapping is not None:
@@ -114,17 +118,18 @@ def command(
         load_mapping(mapping)
     if align is not None:
         load_align(align)  # a wrong one is refused before a store is made
+    if merge is not None and (mapping is not None or align is not None):
+        raise ConfigError("merged files take neither a mapping nor an alignment.", remedy="leave them out")
     console = Console(soft_wrap=True, highlight=False, markup=False, stderr=as_json)
     with _Progress(console, len(files)) as progress:
-        report = import_files(
-            files,
-            Store(store, create=True),
-            mapping=mapping,
-            align=align,
-            options=options,
-            replace=replace,
-            progress=progress.done,
-        )
+        into = Store(store, create=True)
+        if merge is not None:
+            report = import_merged(files, into, id=merge, options=options, replace=replace)
+            progress.done(report.files[0])
+        else:
+            report = import_files(
+                files, into, mapping=mapping, align=align, options=options, replace=replace, progress=progress.done
+            )
     if as_json:
         print(json.dumps(_as_dict(report)))
     else:
