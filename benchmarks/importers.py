@@ -6,8 +6,9 @@
 ``fuzz_cases``: N (500) damaged copies (cut short, or 1 to 16 bits flipped) of a small made file in every format, and of
 the vendors' files under DIR. ``crashes``: anything but Betz's own errors, a time above 120 s included;
 ``partial_writes``: a session in the store that was not reported or is not whole; ``too_much_memory``: peaks above
-200 MB + 2 × the unpacked size. Finished cases are kept in ``--out`` and not run again; a case that took the process
-down is a crash on resuming.
+200 MB + 2 × the unpacked size. ``broadband``: peak MB and times real time of crossings from made broadband of 96
+channels at 30 kHz, by its seconds: memory must not grow with them. Finished cases are kept in ``--out`` and not run
+again; a case that took the process down is a crash on resuming.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import signal
+import struct
 import tempfile
 import time
 import warnings
@@ -29,12 +31,15 @@ from rich.table import Table
 
 from _common import finish, need
 from betz.core.errors import BetzError
-from betz.data.importers import FileError, import_files
+from betz.core.seeds import SeedTree
+from betz.data.importers import FileError, import_files, read
 from betz.data.importers.neo_formats import FORMATS, vendor_of
 from betz.data.store import Store
-from betz.testing.importers import check_damaged, small_files
+from betz.testing.importers import check_damaged, peak, reset_peak_mb, small_files
+from betz.testing.vendor_files import write_nsx
 
 CASES, QUICK_CASES, LIMIT_S = 500, 25, 120
+CHANNELS, RATE_HZ, BROADBAND_S = 96, 30_000, (20, 40, 80)
 OPTIONS = {"subject": "unknown", "nan": "mask", "rates_to_counts": False}
 
 
@@ -55,6 +60,8 @@ def main() -> None:
         formats = found_formats(data, Path(temporary)) if data is not None else {}
         cases = arguments.cases or (QUICK_CASES if arguments.quick else CASES)
         fuzzed = fuzz(Path(temporary), out / "importers.jsonl", None if arguments.quick else data, cases)
+        lengths = BROADBAND_S[:2] if arguments.quick else BROADBAND_S
+        streamed = {str(seconds): broadband(Path(temporary), seconds) for seconds in lengths}
     _print(formats, fuzzed)
     total = sum(fuzzed.values(), Counter())
     result = {
@@ -63,6 +70,7 @@ def main() -> None:
         "crashes": total["crash"],
         "partial_writes": total["partial write"],
         "too_much_memory": total["memory"],
+        "broadband": streamed,
         "fuzzed": {name: dict(counts) for name, counts in fuzzed.items()},
     }
     left_out = f"{CASES - cases} of {CASES} damaged copies a format; damaged copies of real files"
@@ -155,6 +163,29 @@ def _finished(path: Path) -> dict[str, str]:
 def _append(path: Path, row: dict[str, str]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def broadband(folder: Path, seconds: int) -> dict[str, float]:
+    """Peak memory above that before, and seconds recorded a second of work, of threshold crossings."""
+    rng = SeedTree(0).generator("broadband")
+    second = rng.normal(0, 60, (RATE_HZ, CHANNELS)).astype("<i2")
+    path = folder / f"broadband_{seconds}.ns5"
+    names = [f"elec{c + 1}" for c in range(CHANNELS)]
+    write_nsx(path, [(0, second)], names=names, ids=range(1, CHANNELS + 1), period=1)
+    with path.open("r+b") as file:
+        file.seek(314 + 66 * CHANNELS + 5)
+        file.write(struct.pack("<I", RATE_HZ * seconds))
+        file.seek(0, os.SEEK_END)
+        for _ in range(seconds - 1):
+            file.write(second.tobytes())
+    begun, before_mb = time.perf_counter(), reset_peak_mb()
+    session = read(path, broadband="crossings", reference="average")
+    took, peak_mb = time.perf_counter() - begun, peak() - before_mb
+    path.unlink()
+    assert session.num_bins == 50 * seconds
+    found = {"peak_mb": round(peak_mb, 1), "times_real_time": round(seconds / took, 2)}
+    print(f"broadband of {seconds} s: {found}", flush=True)
+    return found
 
 
 def _print(formats: dict[str, dict[str, int]], fuzzed: dict[str, Counter[str]]) -> None:

@@ -111,10 +111,15 @@ class Cleaner:
     ) -> Cleaner:
         """Weights and RMS from pieces spread over the recording."""
         sos = signal.butter(ORDER, options.band_hz, "bandpass", fs=float(stream.rate_hz), output="sos")
-        filtered = [cls(sos, None)(block) for block in _samples(stream, columns, tick_hz, spans)]
-        x = np.concatenate(filtered) if filtered else np.empty((0, len(columns)))
-        made = cls(sos, _weights(x, options.reference))
-        made.rms = np.sqrt(np.mean(made._referenced(x) ** 2, axis=0)) if len(x) else np.zeros(len(columns))
+        gram, number = np.zeros((len(columns), len(columns))), 0
+        for block in _samples(stream, columns, tick_hz, spans):
+            x = cls(sos, None)(block)
+            gram += x.T @ x
+            number += len(x)
+        weights = _weights(gram, options.reference)
+        made = cls(sos, weights)
+        rest = np.eye(len(columns)) - (0 if weights is None else weights)
+        made.rms = np.sqrt(np.maximum(np.einsum("ic,ij,jc->c", rest, gram, rest, optimize=True), 0) / max(number, 1))
         return made
 
     def __call__(self, block: Block) -> Float:
@@ -129,15 +134,14 @@ class Cleaner:
         return x if self._weights is None else x - x @ self._weights
 
 
-def _weights(x: Float, reference: str) -> Float | None:
-    """(C, C) weights of the channels in what is subtracted from each."""
-    channels = x.shape[1]
-    if reference == "none" or channels < 2 or not len(x):
+def _weights(gram: Float, reference: str) -> Float | None:
+    """(C, C) weights of the channels in what is subtracted from each, from the sums of their products."""
+    channels = len(gram)
+    if reference == "none" or channels < 2 or not gram.any():
         return None
     if reference == "average":
         return np.full((channels, channels), 1 / channels)
-    gram = x.T @ x
-    gram += np.eye(channels) * max(_RIDGE * np.trace(gram) / channels, np.finfo(float).tiny)
+    gram = gram + np.eye(channels) * max(_RIDGE * np.trace(gram) / channels, np.finfo(float).tiny)
     inverse = np.linalg.inv(gram)  # regression of each on all others: off-diagonal over the diagonal of the inverse
     weights = -inverse / np.diag(inverse)[None, :]
     np.fill_diagonal(weights, 0.0)
