@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import betz
 from betz.core.errors import ConfigError
 from betz.data.importers import FileError, import_files
+from betz.data.importers.neo_formats import Format
+from betz.data.importers.neo_read import read_generic, spike_rate, ticks_of
 from betz.data.store import Store
 from betz.testing.vendor_files import write_nev, write_nex, write_nsx, write_open_ephys, write_plx
 
@@ -325,3 +328,60 @@ def test_every_real_file_imports_or_is_refused_with_its_reason(name: str, record
 def test_no_vendor_file_is_forgotten(recordings: Path) -> None:
     found = {p.relative_to(recordings / "raw_formats").as_posix() for p in (recordings / "raw_formats").rglob("*.*")}
     assert {name for name in found if not name.endswith(".nwb")} == set(VENDOR_FILES)
+
+
+# ---- the reader of all other formats, on files whose content is known
+
+
+def test_the_general_reader_gives_the_same(tmp_path: Path) -> None:
+    path = write_nex(
+        tmp_path / "c.nex",
+        {"n1": [10, 40_000], "n2": [5]},
+        events={"go": [50, 70]},
+        analog={"force": (2000.0, [(80, np.arange(100))])},
+        end_tick=80_001,
+    )
+    found = read_generic(path, Format("other", (".nex",), reader="NeuroExplorerRawIO"))
+    assert found.tick_hz == 40_000
+    (piece,) = found.pieces
+    assert [t.tolist() for t in piece.spikes] == [[10, 40_000], [5]]
+    assert [c.id for c in found.channels] == ["n1", "n2"]
+    assert piece.events == [(50, "go", ""), (70, "go", "")]
+    (stream,) = piece.streams
+    assert (stream.rate_hz, stream.fragments[0].tick, stream.units) == (2000, 80, ("mV",))
+    np.testing.assert_allclose(stream.read(3, 6, [0])[:, 0], np.array([3, 4, 5]) * 0.001, rtol=1e-5)
+
+
+def test_segments_of_one_clock_are_one_piece_and_restarts_are_not(tmp_path: Path) -> None:
+    known = Format("other", (".nev",), reader="BlackrockRawIO")
+    spikes = {(1, 0): [10, 40_000], (2, 3): [80_000]}
+    one = write_nev(tmp_path / "a.nev", spikes)
+    nsx(one, 0, 33_000)
+    (piece,) = read_generic(one, known).pieces
+    assert [t.tolist() for t in piece.spikes] == [[10, 40_000], [80_000]]
+    (stream,) = piece.streams
+    assert [(f.tick, f.first, f.number) for f in stream.fragments] == [(0, 0, 1000), (33_000, 1000, 2000)]
+    np.testing.assert_allclose(stream.read(990, 1010, [0])[:, 0], np.arange(990, 1010) * (5000 / 32_000), rtol=1e-5)
+    assert [s[0] for s in piece.spans] == [0, 33_000]
+    two = write_nev(tmp_path / "b.nev", spikes, restarts=[({(1, 0): [50, 70, 90]}, [])])
+    pieces = read_generic(two, known).pieces
+    assert [p.spans[0][0] for p in pieces] == [10, 50]
+
+
+def test_stamps_that_are_no_whole_ticks_are_told() -> None:
+    class Reader:
+        """As neo's readers look that give spike times in seconds."""
+
+        def spike_channels_count(self) -> int:
+            return 1
+
+        def rescale_spike_timestamp(self, stamps: np.ndarray, dtype: str) -> np.ndarray:
+            return stamps.astype(dtype) / 30_000 + 5
+
+    rate, notes_ = spike_rate(Reader())
+    assert rate is None
+    assert notes_ == ["spike times are no whole ticks of one clock in this format: they were rounded to 1 µs"]
+    found = ticks_of(np.array([0.5, 1.25]), rate, 1_000_000, lambda stamps: stamps)
+    assert found.tolist() == [500_000, 1_250_000]
+    exact = ticks_of(np.array([7, 9], np.uint32), Fraction(24_414_0625, 10_000), 390_625, lambda stamps: stamps)
+    assert exact.tolist() == [7 * 16, 9 * 16]

@@ -82,6 +82,9 @@ def read_generic(path: Path, known: Format) -> Recorded:
         streams = [int(i) for i in range(reader.signal_streams_count())]
         rates = [as_rate(float(reader.get_signal_sampling_rate(i))) for i in streams]
         tick_hz = common_rate([rate for rate in (*rates, spike_hz) if rate]) or MICRO
+        if spike_hz is not None and (tick_hz / spike_hz).denominator != 1:
+            notes_rate.append(f"no clock has whole ticks at {float(spike_hz):g} Hz and at the rates of all analog channels: "
+                              f"spike times were rounded to {1e6 / tick_hz:g} µs")  # fmt: skip
         names = unit_names(reader)
         pieces: list[Piece] = []
         for block in range(reader.block_count()):
