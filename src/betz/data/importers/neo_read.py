@@ -83,14 +83,15 @@ def read_generic(path: Path, known: Format) -> Recorded:
         rates = [as_rate(float(reader.get_signal_sampling_rate(i))) for i in streams]
         tick_hz = common_rate([rate for rate in (*rates, spike_hz) if rate]) or MICRO
         if spike_hz is not None and (tick_hz / spike_hz).denominator != 1:
-            notes_rate.append(f"no clock has whole ticks at {float(spike_hz):g} Hz and at the rates of all analog channels: "
-                              f"spike times were rounded to {1e6 / tick_hz:g} µs")  # fmt: skip
+            text = f"no clock has whole ticks at {float(spike_hz):g} Hz and at the rates of all analog channels"
+            notes_rate.append(f"{text}: spike times were rounded to {1e6 / tick_hz:g} µs")
         names = unit_names(reader)
         pieces: list[Piece] = []
         for block in range(reader.block_count()):
             for segment in range(reader.segment_count(block)):
                 part = _segment(reader, block, segment, tick_hz, spike_hz, rates)
                 _append(pieces, part)
+        close_files(reader)
     return Recorded(known.name, tick_hz, names, pieces, [*notes_rate, *notes])
 
 
@@ -151,7 +152,10 @@ def _stream(reader: Any, block: int, segment: int, index: int, rate_hz: Fraction
     name = str(header["signal_streams"]["name"][index])
 
     def read(first: int, end: int, columns: list[int]) -> NDArray[np.float32]:
-        raw = reader.get_analogsignal_chunk(block, segment, first, end, index, channel_indexes=columns)
+        try:
+            raw = np.array(reader.get_analogsignal_chunk(block, segment, first, end, index, channel_indexes=columns))
+        finally:
+            close_files(reader)
         gain, offset = of_stream["gain"][columns], of_stream["offset"][columns]
         return np.asarray(raw * gain.astype(np.float32) + offset.astype(np.float32), np.float32)
 
