@@ -15,7 +15,7 @@ from betz.core.errors import ConfigError, DataError
 from betz.data.align import clock_map, decode_barcodes, match_pulses, rising_edges
 from betz.data.importers import FileError
 from betz.data.store import Store
-from betz.testing.vendor_files import write_nev
+from betz.testing.vendor_files import write_nev, write_nsx
 
 OFFSET_S, DRIFT_S, LENGTH_S = 0.024, 0.195, 6000.0
 """As in public recordings: 24 ms between the clocks, 195 ms more in 100 minutes."""
@@ -189,3 +189,78 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     np.savez(tmp_path / "few.npz", sync=np.arange(4), t=np.arange(10.0), x=np.arange(10.0))
     with pytest.raises(DataError, match=r"only 0 pulses of \d+ here and 4 there belong together"):
         betz.read(path, align=align | {"file": "few.npz"})
+
+
+# ---- lines and barcodes in files
+
+
+def lines(folder: Path, *, seconds: float = 400.0) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A ``.nev`` whose sync line is analog (1 kHz); behavior times, and pulse times, on the other clock."""
+    at = pulses(7, seconds)
+    stamps = np.arange(0, seconds, 0.002)
+    here = at * (1 + 40e-6) + 0.7
+    ticks = np.arange(int((seconds + 2) * 1000))
+    level = np.zeros(len(ticks))
+    for t in here:
+        level[(ticks / 1000 >= t) & (ticks / 1000 < t + 0.1)] = 20_000
+    rng = np.random.default_rng(0)
+    path = write_nev(folder / "l.nev", {(1, 0): np.sort(rng.integers(0, int(seconds * 30_000), 900)).tolist()})
+    write_nsx(path.with_suffix(".ns2"), [(0, level[:, None].astype(np.int16))], names=["sync in"], ids=[129])
+    return path, at, stamps
+
+
+def test_a_level_on_both_sides(tmp_path: Path) -> None:
+    path, at, stamps = lines(tmp_path)
+    level = np.zeros(len(stamps))
+    for t in at:
+        level[(stamps >= t) & (stamps < t + 0.1)] = 5.0
+    np.savez(tmp_path / "b.npz", t=stamps, x=stamps, level=level)
+    align = {
+        "file": "b.npz", "line": "sync_in", "level": "level", "level_stamps": "t",
+        "behavior": [{"variable": "x", "stamps": "t", "dims": [{"name": "x", "unit": "cm"}]}],
+    }  # fmt: skip
+    session = betz.read(path, align=align)
+    (note,) = [n for n in session.provenance.notes if "aligned by" in n]
+    assert f"map of {len(at)} pulses" in note
+    series = session.behavior[-1]
+    times = session.grid.seconds(series.origin_tick + np.arange(len(series.values)) * series.ticks_per_sample)
+    assert np.nanmax(np.abs(series.values[:, 0] - (times - 0.7) / (1 + 40e-6))) < 0.003  # lines of 1 and 2 ms
+
+
+def test_numbers_of_barcodes(tmp_path: Path) -> None:
+    at = np.arange(1, 400, 5.0)
+    stamps = np.arange(0, 400, 0.01)
+    here = [(round((t * (1 + 40e-6) + 0.7) * 30_000), 100 + i) for i, t in enumerate(at)]
+    path = write_nev(tmp_path / "c.nev", {(1, 0): [0, 400 * 30_000]}, digital=here[9:])
+    np.savez(tmp_path / "b.npz", t=stamps * 1000, x=stamps, at=at * 1000, code=100 + np.arange(len(at)))
+    align = {
+        "file": "b.npz", "line": "digital_input_port", "pulses": "at", "codes": "code", "time_unit": "ms",
+        "behavior": [{"variable": "x", "stamps": "t", "dims": [{"name": "x", "unit": "cm"}]}],
+    }  # fmt: skip
+    session = betz.read(path, align=align, gap_tolerance_ms=60_000)
+    (note,) = [n for n in session.provenance.notes if "aligned by" in n]
+    assert f"map of {len(at) - 9} pulses" in note
+    assert "unmatched pulses: 0 here, 9 there" in note
+    with pytest.raises(DataError, match="several ways"):  # without their numbers they are all alike
+        betz.read(path, align={k: v for k, v in align.items() if k != "codes"}, gap_tolerance_ms=60_000)
+
+
+def test_barcodes_on_both_lines(tmp_path: Path) -> None:
+    sent = [(float(t), 7000 + i) for i, t in enumerate(range(2, 200, 5))]
+    coded = [barcode(at, number, bits=16) for at, number in sent]
+    edges = [(t, v) for times, levels in coded for t, v in zip(times, levels, strict=True)]
+    here = [(round((t * (1 + 40e-6) + 0.7) * 30_000), v) for t, v in edges]
+    path = write_nev(tmp_path / "d.nev", {(1, 0): [0, 200 * 30_000]}, digital=here)
+    stamps = np.arange(0, 200, 0.001)
+    index = np.searchsorted([t for t, _ in edges], stamps, side="right") - 1
+    level = np.where(index >= 0, np.array([v for _, v in edges])[np.maximum(index, 0)], 0)
+    np.savez(tmp_path / "b.npz", t=stamps, x=stamps, level=level)
+    align = {
+        "file": "b.npz", "line": "digital_input_port", "level": "level", "level_stamps": "t",
+        "barcode": {"bits": 16},
+        "behavior": [{"variable": "x", "stamps": "t", "dims": [{"name": "x", "unit": "cm"}]}],
+    }  # fmt: skip
+    session = betz.read(path, align=align)
+    (note,) = [n for n in session.provenance.notes if "aligned by" in n]
+    assert f"map of {len(sent)} pulses" in note
+    assert "unmatched pulses: 0 here, 0 there" in note

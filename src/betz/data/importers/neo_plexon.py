@@ -6,6 +6,7 @@ time 0, and knows no units of them.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,11 @@ def check_plexon(path: Path) -> int:
     Raises:
         FileError: a header or the length of a block is impossible.
     """
-    data = path.read_bytes()
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _check(data, path)
+
+
+def _check(data: mmap.mmap, path: Path) -> int:
     if len(data) < GLOBAL or struct.unpack_from("<I", data, 0)[0] != MAGIC:
         raise refuse("damaged file", "it is no .plx file: its first bytes are others.", path, _COPY)
     tick_hz, dsp, events, slow = map(int, struct.unpack_from("<4i", data, 136))
@@ -59,7 +64,7 @@ def check_plexon(path: Path) -> int:
     return tick_hz
 
 
-def _numbers(data: bytes, start: int, size: int, number: int, at: int) -> set[int]:
+def _numbers(data: mmap.mmap, start: int, size: int, number: int, at: int) -> set[int]:
     """Channel numbers in headers of one kind."""
     return {struct.unpack_from("<i", data, start + i * size + at)[0] for i in range(number)}
 
