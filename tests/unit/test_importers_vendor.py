@@ -112,6 +112,17 @@ def test_gaps_are_refused_bridged_or_split(nev: Path, tmp_path: Path) -> None:
     assert store.get("a_2").grid.origin_tick == 33_000
 
 
+def test_spikes_in_a_gap_that_splits_are_counted(tmp_path: Path) -> None:
+    path = write_nev(tmp_path / "g.nev", {(1, 0): [10, 31_000, 32_000, 40_000]})
+    nsx(path, 0, 33_000)
+    first, second = (betz.read(path, gap_tolerance_ms=50, session=name) for name in "12")
+    assert (ticks(first), ticks(second)) == ({"ch1": [10]}, {"ch1": [40_000]})
+    assert first.provenance.skipped["spikes in gaps between sessions"] == 2
+    both = betz.read(path, gap_tolerance_ms=150)
+    assert ticks(both) == {"ch1": [10, 31_000, 32_000, 40_000]}
+    assert "spikes in gaps between sessions" not in both.provenance.skipped
+
+
 def test_a_restart_of_the_clock_always_splits(tmp_path: Path) -> None:
     path = write_nev(tmp_path / "r.nev", {(1, 0): [100_000, 200_000]}, restarts=[({(1, 0): [50, 70]}, [])])
     first, second = betz.read(path, session="1"), betz.read(path, session="2")

@@ -91,6 +91,14 @@ def vendor_parts(path: Path, options: ImportOptions) -> list[VendorPart]:
         else:
             reason = "pieces without spikes after a restart of the clock"
             recorded.skipped[reason] = recorded.skipped.get(reason, 0) + 1
+    kept = sum(
+        int(np.count_nonzero((ticks >= spans[0][0]) & (ticks < spans[-1][1])))
+        for piece, spans in found
+        for ticks in piece.spikes
+    )
+    lost = sum(piece.number_of_spikes for piece in recorded.pieces) - kept
+    if lost:
+        recorded.skipped["spikes in gaps between sessions"] = lost
     if len(recorded.pieces) > 1:
         recorded.notes.append(f"restarts of the clock: {len(recorded.pieces) - 1}; each piece is a session of its own")
     return [
