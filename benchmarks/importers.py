@@ -23,6 +23,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,15 @@ from _common import finish, need
 from betz.core.errors import BetzError
 from betz.core.seeds import SeedTree
 from betz.data.importers import FileError, import_files, read
-from betz.data.importers.neo_formats import FORMATS, vendor_of
+from betz.data.importers.neo_blackrock import nev_header
+from betz.data.importers.neo_formats import FORMATS, Format, vendor_of
 from betz.data.store import Store
 from betz.testing.importers import check_damaged, peak, reset_peak_mb, small_files
 from betz.testing.vendor_files import write_nsx
 
 CASES, QUICK_CASES, LIMIT_S = 500, 25, 120
 CHANNELS, RATE_HZ, BROADBAND_S = 96, 30_000, (20, 40, 80)
+POWER = {"broadband": "power", "band_hz": (50.0, 400.0), "gap_tolerance_ms": 1000.0, "analog": ("*",)}
 OPTIONS = {"subject": "unknown", "nan": "mask", "rates_to_counts": False}
 
 
@@ -86,7 +89,7 @@ def found_formats(data: Path, temporary: Path) -> dict[str, dict[str, int]]:
     formats: dict[str, dict[str, int]] = {}
     for path in sorted(p for p in data.rglob("*") if p.is_file() and p.suffix.lower() in suffixes):
         known = vendor_of(path)
-        counts = formats.setdefault(known.name if known else path.suffix.lower()[1:], {})
+        counts = formats.setdefault(_format(path, known), {})
         with tempfile.TemporaryDirectory(dir=temporary) as folder:
             report = import_files([path], Store(Path(folder) / "store", create=True), options=OPTIONS)
         for key in ("files", "imported" if report.kept else "refused"):
@@ -95,6 +98,16 @@ def found_formats(data: Path, temporary: Path) -> dict[str, dict[str, int]]:
             if file.error is not None:
                 print(f"{path.name}: {file.reason}: {_short(file.error)}")
     return {name: {"files": 0, "imported": 0, "refused": 0} | counts for name, counts in formats.items()}
+
+
+def _format(path: Path, known: Format | None) -> str:
+    """Name of a file's format; makers who share one are told apart by the program that wrote it."""
+    if known is None:
+        return path.suffix.lower()[1:]
+    with suppress(BetzError):
+        if path.suffix.lower() == ".nev" and "trellis" in nev_header(path).program.lower():
+            return "Ripple"
+    return known.name
 
 
 def _short(error: BetzError) -> str:
@@ -150,7 +163,8 @@ def _originals(made: Path, data: Path | None) -> Iterator[tuple[str, Path, dict[
         yield name, path, settings
     for path in sorted((data / "raw_formats").rglob("*.*")) if data is not None else []:
         if path.is_file() and vendor_of(path) is not None and path.stat().st_size < 10_000_000:
-            yield f"real {path.name}", path, {}
+            streamed = path.suffix.lower().startswith(".ns")
+            yield f"real {path.name}", path, {"options": POWER} if streamed else {}
 
 
 def _finished(path: Path) -> dict[str, str]:
