@@ -143,6 +143,9 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     path = write_nsx(tmp_path / "b.ns2", [(0, x[:3000])], names=NAMES, ids=IDS)
     with pytest.raises(FileError, match="ns2 is sampled at 1000 Hz, too slowly for a band up to 3000 Hz"):
         betz.read(path, broadband="crossings")
+    empty = write_nsx(tmp_path / "e.ns5", [(0, x[:0])], names=NAMES, ids=IDS, period=1)
+    with pytest.raises(FileError, match=r"it holds no spikes, only 6 channels|it cannot be read"):
+        betz.read(empty, broadband="crossings")
     with pytest.raises(ConfigError, match=r"threshold_rms = 3 are impossible.*negative threshold"):
         betz.read(path, broadband="crossings", threshold_rms=3.0)
     assert betz.read(path, broadband="crossings", band_hz=(50, 400)).num_bins == 150

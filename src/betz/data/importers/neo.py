@@ -108,7 +108,8 @@ def vendor_parts(path: Path, options: ImportOptions) -> list[VendorPart]:
 
 
 def _broadband(piece: Piece, options: ImportOptions) -> bool:
-    return options.broadband is not None and any(any(stream.neural) for stream in piece.streams)
+    streams = [stream for stream in piece.streams if any(stream.neural) and stream.fragments]
+    return options.broadband is not None and bool(streams)
 
 
 def _no_spikes(path: Path, recorded: Recorded) -> FileError:

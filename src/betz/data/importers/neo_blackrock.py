@@ -274,6 +274,8 @@ def _fragments(reader: Any, rate_hz: Fraction, tick_hz: int) -> list[list[Fragme
     latest = -1
     for segment in range(reader.segment_count(0)):
         for tick, samples in _anchors(reader, segment, tick_hz):
+            if not samples:
+                continue
             if tick < latest - 2 * tick_hz / rate_hz:
                 groups.append([])
             first = groups[-1][-1].first + groups[-1][-1].number if groups[-1] else 0
