@@ -165,6 +165,14 @@ def test_a_damaged_nsx_does_not_cost_the_spikes(nev: Path) -> None:
     assert "a.ns2 left out" in notes(session)
 
 
+def test_an_nsx_without_samples_is_told(nev: Path) -> None:
+    write_nsx(nev.with_suffix(".ns2"), [(0, RAMP[:0])], names=["ainp1", "elec5"], ids=[129, 5])
+    session = betz.read(nev)
+    assert ticks(session)["ch3"] == [5, 59_999]
+    assert session.behavior == ()
+    assert "ns2 has no samples" in notes(session)
+
+
 def test_an_nsx_is_imported_with_its_nev_only(nev: Path) -> None:
     path = nsx(nev, 0)
     with pytest.raises(FileError, match=r"it belongs to a\.nev, which imports it too.*import a\.nev"):

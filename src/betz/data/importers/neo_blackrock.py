@@ -334,6 +334,9 @@ def _add_streams(recorded: Recorded, groups: list[list[Stream]], *, alone: bool)
             continue
         for piece, stream in zip(recorded.pieces, group, strict=True):
             spans = stream.spans(recorded.tick_hz)
+            if not spans:
+                piece.notes.append(f"{stream.name} has no samples")
+                continue
             outside = sum(int(((t < spans[0][0]) | (t >= spans[-1][1])).sum()) for t in piece.spikes)
             if outside:
                 piece.notes.append(f"{outside} spikes lie outside of what {stream.name} recorded; they are kept")
