@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -216,6 +217,14 @@ def test_stamps_of_a_shared_clock(tmp_path: Path) -> None:
     at_ms = np.arange(len(value))
     assert np.abs(value - at_ms / (1 + 50e-6))[np.isfinite(value)].max() < 1.01  # not 1.5 ms off at the end
     assert not session.provenance.skipped
+
+
+def test_without_neo_it_says_how_to_install_it(nev: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nsx(nev, 0)
+    monkeypatch.setitem(sys.modules, "neo.rawio", None)
+    report = import_files([nev], Store(tmp_path / "store", create=True))
+    assert str(report.files[0].error) == "neo is not installed. Remedy: pip install 'betz[io]'"
+    assert report.skipped == {"library not installed": 1}
 
 
 def test_ripple_is_named_by_its_program(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from betz.core.config import from_dict
-from betz.core.errors import BetzError, ConfigError
+from betz.core.errors import BetzError, ConfigError, MissingExtraError
 from betz.data.importers.aligned import Align, aligned, load_align
 from betz.data.importers.arrays import read_arrays
 from betz.data.importers.binned import is_binned, read_binned
@@ -210,6 +210,8 @@ class ImportedFile:
             return ""
         if isinstance(self.error, FileError):
             return self.error.reason
+        if isinstance(self.error, MissingExtraError):
+            return "library not installed"
         return "settings do not fit" if isinstance(self.error, ConfigError) else "not a valid session"
 
 
