@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from betz.core.events import Events
 from betz.core.intervals import Intervals
 from betz.core.session import Assistance, BehaviorDim, Channel, Derivation, Provenance, Series, Session, Trials
 from betz.core.timegrid import BinGrid
@@ -131,6 +132,7 @@ def sessions(draw: Draw) -> Session:
         brain_control=draw(intervals(low, high)),
         assistance=tuple(Assistance(t, t + n, kind, level) for t, n, kind, level in draw(st.lists(parts, max_size=2))),
         reward=draw(st.none() | hnp.arrays(np.int64, st.tuples(st.integers(0, 3), st.just(2)))),
+        events=draw(st.none() | st.builds(Events.of, st.lists(st.tuples(ticks, word, word), max_size=4))),
         provenance=draw(provenances()),
         licence=draw(word),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from betz.core.events import Events
 from betz.core.intervals import Intervals
 from betz.core.session import Assistance, BehaviorDim, Channel, Derivation, Provenance, Series, Session, Trials
 from betz.core.timegrid import BinGrid
@@ -62,6 +63,7 @@ def full_session(*, id: str = "full", seed: int = 0, spikes: bool = False, bins:
         brain_control=Intervals.of([(low, low + 600)]),
         assistance=(Assistance(low, low + 600, "active", 0.1), Assistance(low + 600, low + 1200, "passive", 1.0)),
         reward=np.array([[low + 100, 250]]),
+        events=Events.of([(low + 5, "sync", "1"), (low + 9, "comments", "ä"), (low + 12, "sync", "1")]),
         provenance=Provenance("file.mat", "ab" * 32, "test", {"k": [1, 2.5, None]}, ("a note",), {"empty": 2}),
         licence="CC0-1.0",
     )  # fmt: skip

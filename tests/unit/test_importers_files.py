@@ -75,11 +75,7 @@ def test_variables_are_listed_from_headers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name, content, text",
     [
-        (
-            "a.nev",
-            b"NEURALEV",
-            r"a.nev: files of type '.nev' are not known. Remedy: import .npz, .mat, .csv, .nwb files",
-        ),
+        ("a.xyz", b"NEURALEV", r"a.xyz: files of type .\.xyz. are not known. Remedy: import .* betz formats lists"),
         ("a", b"x", r"files of type '\(none\)' are not known"),
         ("a.npz", b"", r"a.npz: it is empty \(0 bytes\). Remedy: copy it again"),
         ("a.mat", b"MATLAB 7.3 MAT-file" + bytes(600), "no .mat file .ValueError: it does not start like a MATLAB 5"),

@@ -14,10 +14,18 @@ if TYPE_CHECKING:
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Recordings: .nwb, .npz, .mat (MATLAB 5 to 7.3) or .csv.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="Recordings: .nwb, .npz, .mat, .csv, or a vendor's (see betz formats).")
+    ],
     store: Annotated[Path | None, typer.Option(help="Folder of the store; it is made if it is not there.")] = None,
     mapping: Annotated[
         str | None, typer.Option(help="What the variables mean: a .toml or .json file, or the name of a known layout.")
+    ] = None,
+    align: Annotated[
+        str | None, typer.Option(help="Add behavior of another clock: a .toml file that says what ties the two.")
+    ] = None,
+    merge: Annotated[
+        str | None, typer.Option(help="The files are one recording on one clock (processors, blocks): its name.")
     ] = None,
     write_mapping: Annotated[
         Path | None, typer.Option(help="Write a mapping for FILE to edit, and import nothing.")
@@ -55,6 +63,22 @@ def command(
     choose: Annotated[
         bool, typer.Option("--choose", help="Show what the first file holds, and ask what to import of all files.")
     ] = False,
+    gap_tolerance_ms: Annotated[
+        float | None,
+        typer.Option(help="Gaps in a vendor's file up to this are marked not valid, longer ones make sessions."),
+    ] = None,
+    analog: Annotated[
+        list[str] | None,
+        typer.Option(help="Analog channel of a vendor's file that is behavior (name or pattern; may be repeated)."),
+    ] = None,
+    broadband: Annotated[
+        str | None, typer.Option(help="Make 'crossings' or spike-band 'power' of the electrodes' broadband.")
+    ] = None,
+    threshold_rms: Annotated[float, typer.Option(help="Crossings are below this many RMS.")] = -4.5,
+    reference: Annotated[
+        str, typer.Option(help="Subtract from each electrode: 'none', the 'average', or a 'regression' on the others.")
+    ] = "none",
+    band_hz: Annotated[tuple[float, float], typer.Option(help="Edges of the band-pass.")] = (300.0, 3000.0),
     replace: Annotated[bool, typer.Option("--replace", help="Replace sessions of the same name.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -72,7 +96,9 @@ def command(
     from betz.cli._sessions import split_names
     from betz.core.errors import ConfigError
     from betz.data.importers import import_files, options_of
+    from betz.data.importers.aligned import load_align
     from betz.data.importers.mapping import load_mapping
+    from betz.data.importers.merge import import_merged
     from betz.data.store import Store
 
     if write_mapping is not None:
@@ -93,24 +119,34 @@ def command(
             "sort_spikes": sort_spikes,
             "channels": split_names(channels or ()),
             "behavior": split_names(behavior or ()),
+            "gap_tolerance_ms": gap_tolerance_ms,
+            "analog": tuple(analog) if analog else None,
+            "broadband": broadband,
+            "threshold_rms": threshold_rms,
+            "reference": reference,
+            "band_hz": band_hz,
         }
     )
     if mapping is not None:
-        load_mapping(mapping)  # a wrong one is refused before a store is made
+        load_mapping(mapping)
+    if align is not None:
+        load_align(align)  # a wrong one is refused before a store is made
+    if merge is not None and (mapping is not None or align is not None):
+        raise ConfigError("merged files take neither a mapping nor an alignment.", remedy="leave them out")
     if choose:
         from betz.cli._choose import ask
 
         options = ask(files[0], mapping, options)
     console = Console(soft_wrap=True, highlight=False, markup=False, stderr=as_json)
     with _Progress(console, len(files)) as progress:
-        report = import_files(
-            files,
-            Store(store, create=True),
-            mapping=mapping,
-            options=options,
-            replace=replace,
-            progress=progress.done,
-        )
+        into = Store(store, create=True)
+        if merge is not None:
+            report = import_merged(files, into, id=merge, options=options, replace=replace)
+            progress.done(report.files[0])
+        else:
+            report = import_files(
+                files, into, mapping=mapping, align=align, options=options, replace=replace, progress=progress.done
+            )
     if as_json:
         print(json.dumps(_as_dict(report)))
     else:

@@ -17,6 +17,7 @@ from betz.cli import (
     evaluate,
     export,
     falcon,
+    formats,
     history,
     import_,
     inspect,
@@ -58,6 +59,7 @@ def _main(version: bool = typer.Option(False, "--version", callback=_version, is
 
 
 app.command("import")(import_.command)
+app.command("formats")(formats.command)
 app.command("inspect")(inspect.command)
 app.command("calibrate")(calibrate.command)
 app.command("history")(history.command)

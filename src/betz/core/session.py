@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from betz.core.errors import DataError
+from betz.core.events import Events
 from betz.core.intervals import Intervals
 from betz.core.timegrid import BinGrid, Ticks, count_spikes, sum_bins
 
@@ -197,6 +198,7 @@ class Session:
         brain_control: ticks in which the decoder, not the body, moved the cursor.
         assistance: stretches with active or passive assistance.
         reward: (M, 2) int64 tick and amount in thousandths, or None.
+        events: digital inputs and comments of the recording system, or None.
         provenance, licence: where it comes from and on which terms.
 
     Raises:
@@ -221,6 +223,7 @@ class Session:
     brain_control: Intervals = field(default_factory=lambda: Intervals.of([]))
     assistance: tuple[Assistance, ...] = ()
     reward: Ticks | None = None
+    events: Events | None = None
     provenance: Provenance = field(default_factory=Provenance)
     licence: str = ""
 

@@ -162,6 +162,12 @@ def _extras(s: Session) -> Reasons:
             yield f"assistance {part} is impossible.", "0 ≤ level ≤ 1, start < end, kind active or passive"
     if s.reward is not None and (s.reward.ndim != 2 or s.reward.shape[1] != 2 or s.reward.dtype != np.int64):
         yield "reward must be (M, 2) int64: tick and amount in thousandths.", ""
+    if s.events is not None:
+        ticks, codes = s.events.ticks, s.events.codes
+        if ticks.shape != codes.shape or ticks.ndim != 1 or ticks.dtype != np.int64 or np.any(np.diff(ticks) < 0):
+            yield "events must be ascending int64 ticks with a code each.", "make them with Events.of"
+        elif codes.size and not 0 <= codes.min() <= codes.max() < len(s.events.kinds):
+            yield f"events have codes outside of their {len(s.events.kinds)} kinds.", "make them with Events.of"
 
 
 _: Callable[[Session], None] = check_session

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from betz.core.errors import DataError
+from betz.core.events import Events
 from betz.core.intervals import Intervals
 from betz.core.session import Assistance, BehaviorDim, Channel, Provenance, Series, Session, Trials
 from betz.core.timegrid import BinGrid
@@ -127,6 +128,8 @@ def to_manifest(session: Session) -> tuple[Manifest, dict[str, Array]]:
         arrays["spike_offsets"] = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     for k, series in enumerate(session.behavior):
         arrays[f"behavior_{k}"] = series.values
+    if session.events is not None:
+        arrays["events"] = np.stack((session.events.ticks, session.events.codes), axis=1)
     manifest = {
         "format": FORMAT,
         "version": VERSION,
@@ -151,6 +154,7 @@ def to_manifest(session: Session) -> tuple[Manifest, dict[str, Array]]:
         "brain_control": session.brain_control.pairs().tolist(),
         "assistance": [asdict(part) for part in session.assistance],
         "reward": None if session.reward is None else session.reward.tolist(),
+        "events": None if session.events is None else [list(kind) for kind in session.events.kinds],
         "provenance": {
             **{name: getattr(session.provenance, name) for name in ("source", "sha256", "importer")},
             "options": dict(session.provenance.options),
@@ -229,9 +233,18 @@ def from_manifest(manifest: Mapping[str, Any], folder: Path) -> Session:
         brain_control=_intervals(manifest["brain_control"]),
         assistance=tuple(Assistance(**part) for part in manifest["assistance"]),
         reward=None if manifest["reward"] is None else np.array(manifest["reward"], np.int64).reshape(-1, 2),
+        events=_events_in(manifest.get("events"), arrays),
         provenance=Provenance(**{**manifest["provenance"], "notes": tuple(manifest["provenance"]["notes"])}),
         licence=manifest["licence"],
     )
+
+
+def _events_in(kinds: list[list[str]] | None, arrays: Mapping[str, Array]) -> Events | None:
+    """Events of a manifest; early ones of version 2 have no such field."""
+    if kinds is None:
+        return None
+    rows = arrays["events"]
+    return Events(rows[:, 0], rows[:, 1], tuple((name, text) for name, text in kinds))
 
 
 def frame_of(manifest: Mapping[str, Any]) -> Session:

@@ -15,6 +15,7 @@ import numpy as np
 
 from betz.core.config import from_dict
 from betz.core.errors import BetzError, ConfigError, MissingExtraError
+from betz.data.importers.aligned import Align, aligned, load_align
 from betz.data.importers.arrays import read_arrays
 from betz.data.importers.binned import is_binned, read_binned
 from betz.data.importers.build import ImportOptions, finish
@@ -22,12 +23,16 @@ from betz.data.importers.checks import summed
 from betz.data.importers.files import FileError, open_arrays, session_id
 from betz.data.importers.mapping import Mapping as FileMapping
 from betz.data.importers.mapping import load_mapping, recognise
+from betz.data.importers.neo import VendorPart, is_vendor, vendor_draft, vendor_parts
+from betz.data.importers.trial_data import read_trial_data, trial_data_in
+from betz.data.importers.xds import is_xds, read_xds
 
 if TYPE_CHECKING:
     from betz.core.session import Session
     from betz.data.store import Store
 
 __all__ = [
+    "Align",
     "FileError",
     "FileMapping",
     "ImportOptions",
@@ -40,19 +45,29 @@ __all__ = [
 ]
 MappingSource = str | Path | Mapping[str, Any] | FileMapping
 """A mapping file, the name of a shipped one, or its content."""
+AlignSource = str | Path | Mapping[str, Any] | Align
+"""A file with the settings of an alignment, or its content."""
 
 
 def read(
-    path: str | Path, *, mapping: MappingSource | None = None, session: str | None = None, **options: Any
+    path: str | Path,
+    *,
+    mapping: MappingSource | None = None,
+    session: str | None = None,
+    align: AlignSource | None = None,
+    **options: Any,
 ) -> Session:
     """The session in a recording file; the file is only read, and nothing in it is executed.
 
     Args:
-        path: a ``.npz``, MATLAB ``.mat``, ``.csv`` or ``.nwb`` file.
+        path: a ``.npz``, MATLAB ``.mat``, ``.csv`` or ``.nwb`` file, or a vendor's file or folder (``betz formats``
+            lists them).
         mapping: what its variables mean; not needed for ``binnedData`` structs and layouts that Betz knows.
         session: which one, where the file holds several.
+        align: behavior of another clock, and what tells one clock's time on the other (see :class:`Align`).
         options: fields of :class:`ImportOptions`: ``bin_ms``, ``subject``, ``nan``, ``slot``, ``trim_to_shortest``,
-            ``drop_idle_tail``, ``mask_silence``, ``rates_to_counts``, ``sort_spikes``, ``channels``, ``behavior``.
+            ``drop_idle_tail``, ``mask_silence``, ``rates_to_counts``, ``sort_spikes``, ``channels``, ``behavior``,
+            ``gap_tolerance_ms``, ``analog``, ``broadband``, ``threshold_rms``, ``reference``, ``band_hz``.
 
     Raises:
         FileError: (a :class:`~betz.core.errors.DataError`) the file is damaged, of an unknown layout, or holds what
@@ -74,7 +89,7 @@ def read(
     """
     chosen = options_of(options)
     with np.errstate(all="ignore"):  # what is not finite in a file is looked for; NumPy need not warn of it as well
-        parts = _parts(Path(path), _loaded(mapping))
+        parts = _parts(Path(path), _loaded(mapping), chosen)
         if session is None and len(parts) > 1:
             raise FileError(
                 "several sessions",
@@ -92,7 +107,7 @@ def read(
                 if len(parts) > 1
                 else "leave session out: it has a single one",
             )
-        return found[0].read(chosen)
+        return _aligned(found[0].read(chosen), Path(path), None if align is None else load_align(align))
 
 
 def options_of(options: Mapping[str, Any]) -> ImportOptions:
@@ -108,6 +123,10 @@ def options_of(options: Mapping[str, Any]) -> ImportOptions:
             f"there is no import option {', '.join(map(repr, unknown))}.", remedy=f"options are {', '.join(known)}"
         )
     return from_dict(ImportOptions, options)
+
+
+def _aligned(session: Session, path: Path, align: Align | None) -> Session:
+    return session if align is None else aligned(session, path, align)
 
 
 def _loaded(mapping: MappingSource | None) -> tuple[FileMapping, str] | None:
@@ -127,7 +146,7 @@ def _spoken(part: _Part) -> str:
     return f"{part.name} ({part.subject})" if part.subject else part.name
 
 
-def _parts(path: Path, mapping: tuple[FileMapping, str] | None) -> list[_Part]:
+def _parts(path: Path, mapping: tuple[FileMapping, str] | None, options: ImportOptions) -> list[_Part]:
     """The sessions in a file.
 
     Raises:
@@ -136,9 +155,15 @@ def _parts(path: Path, mapping: tuple[FileMapping, str] | None) -> list[_Part]:
     """
     if path.suffix.lower() == ".nwb":
         return [_nwb_part(path, mapping)]
+    if is_vendor(path):
+        return _vendor(path, mapping, options)
     file = open_arrays(path)
     if mapping is None and is_binned(file):
         return [_Part("", "", lambda options: finish(read_binned(file, options), options))]
+    if mapping is None and (table := trial_data_in(file)):
+        return [_Part("", "", lambda options: finish(read_trial_data(file, table, options), options))]
+    if mapping is None and is_xds(file):
+        return [_Part("", "", lambda options: finish(read_xds(file, options), options))]
     layout, name = mapping if mapping is not None else recognise(file)
 
     def reader(session: str) -> Callable[[ImportOptions], Session]:
@@ -154,6 +179,17 @@ def _nwb_part(path: Path, mapping: tuple[FileMapping, str] | None) -> _Part:
     if mapping is not None:
         raise ConfigError("an NWB file needs no mapping.", where=path.name, remedy="import it without one")
     return _Part("", "", lambda options: finish(read_nwb(path, options), options))
+
+
+def _vendor(path: Path, mapping: tuple[FileMapping, str] | None, options: ImportOptions) -> list[_Part]:
+    """The sessions in a vendor's recording."""
+    if mapping is not None:
+        raise ConfigError("a vendor's file needs no mapping.", where=path.name, remedy="import it without one")
+
+    def reader(part: VendorPart) -> Callable[[ImportOptions], Session]:
+        return lambda options: finish(vendor_draft(path, part, options), options)
+
+    return [_Part(part.name, "", reader(part)) for part in vendor_parts(path, options)]
 
 
 @dataclass(frozen=True)
@@ -216,6 +252,7 @@ def import_files(
     store: Store,
     *,
     mapping: MappingSource | None = None,
+    align: AlignSource | None = None,
     options: ImportOptions | Mapping[str, Any] | None = None,
     replace: bool = False,
     progress: Callable[[ImportedFile], None] | None = None,
@@ -228,6 +265,7 @@ def import_files(
         paths: files as for :func:`read`; a session is named after its file, and all sessions in it are imported.
         store: where to.
         mapping: for all of them.
+        align: for all of them; the behavior file may be named after each.
         options: for all of them.
         replace: whether sessions of the same name in the store are replaced.
         progress: called with each file, or each of several sessions in it, when it is done.
@@ -236,10 +274,10 @@ def import_files(
         ConfigError: the options or the mapping are wrong; nothing was imported.
     """
     chosen = options if isinstance(options, ImportOptions) else options_of(options or {})
-    layout = _loaded(mapping)
+    layout, clocks = _loaded(mapping), None if align is None else load_align(align)
     files: list[ImportedFile] = []
     for path in map(Path, paths):
-        for imported in _import_file(path, store, layout, chosen, replace=replace, before=files):
+        for imported in _import_file(path, store, layout, chosen, align=clocks, replace=replace, before=files):
             files.append(imported)
             if progress is not None:
                 progress(imported)
@@ -256,19 +294,20 @@ def _import_file(
     mapping: tuple[FileMapping, str] | None,
     options: ImportOptions,
     *,
+    align: Align | None,
     replace: bool,
     before: Sequence[ImportedFile],
 ) -> Iterator[ImportedFile]:
     """Every session in a file, one by one."""
     try:
         with np.errstate(all="ignore"):
-            parts = _parts(path, mapping)
+            parts = _parts(path, mapping, options)
     except BetzError as error:
         yield ImportedFile(path, session_id(path), error)
         return
     done: list[ImportedFile] = []
     for part in parts:
-        done.append(_import_part(path, part, store, options, replace=replace, before=[*before, *done]))
+        done.append(_import_part(path, part, store, options, align=align, replace=replace, before=[*before, *done]))
         yield done[-1]
 
 
@@ -278,6 +317,7 @@ def _import_part(
     store: Store,
     options: ImportOptions,
     *,
+    align: Align | None,
     replace: bool,
     before: Sequence[ImportedFile],
 ) -> ImportedFile:
@@ -285,7 +325,7 @@ def _import_part(
     try:
         _check_name(path, id_, store.ids, replace=replace, before=before)
         with np.errstate(all="ignore"):
-            session = part.read(options)
+            session = _aligned(part.read(options), path, align)
         store.put(session, replace=replace)
     except BetzError as error:
         return ImportedFile(path, id_, error)

@@ -17,6 +17,7 @@ from betz.data.importers.convert import grid_from_stamps
 from betz.data.importers.files import ArrayFile, FileError
 from betz.data.importers.mapping import BehaviorMapping
 from betz.data.importers.rows import Rows
+from betz.data.importers.slots import regular
 from betz.data.importers.times import resolution_of
 
 Array = NDArray[Any]
@@ -79,6 +80,13 @@ def read_sampled(
                 where=rows.where,
                 remedy="one stamp a row",
             )
+        if part.regular_hz is not None:
+            if dims:
+                found.append(
+                    _at_rate(label, values_MK, dims, stamps.astype(np.float64), part.regular_hz, tick_hz, rows)
+                )
+                notes += _regular_notes(label, found[-1], len(values_MK), part.regular_hz)
+            continue
         grid, at = grid_from_stamps(
             stamps.astype(np.float64),
             bin_ms=None,
@@ -89,6 +97,42 @@ def read_sampled(
         if dims:
             found.append(_on_clock(label, values_MK, dims, grid, at, tick_hz, notes))
     return found, notes, left_out
+
+
+def _at_rate(
+    label: str,
+    values_MK: Array,
+    dims: tuple[BehaviorDim, ...],
+    stamps_s: NDArray[np.float64],
+    rate_hz: float,
+    tick_hz: int,
+    rows: Rows,
+) -> Sampled:
+    """Samples at irregular times in the slots next to them, at a rate that the mapping names."""
+    step = tick_hz / rate_hz if rate_hz > 0 else 0.0
+    ascending = len(stamps_s) > 0 and np.isfinite(stamps_s).all() and not np.any(np.diff(stamps_s) < 0)
+    if step < 1 or abs(step - round(step)) > 1e-6 * step:
+        raise ConfigError(
+            f"regular_hz = {rate_hz:g} is no whole number of ticks at {tick_hz} Hz.",
+            where="[[behavior]]",
+            remedy="give a rate that divides it",
+        )
+    if not ascending or stamps_s[0] < 0 or (stamps_s[-1] - stamps_s[0]) * rate_hz > 20 * len(stamps_s) + 1000:
+        raise FileError(
+            "bad stamps",
+            f"stamps of {label!r} are not ascending, or leave out nearly everything at {rate_hz:g} Hz.",
+            where=rows.where,
+            remedy="check their unit, or give a lower regular_hz",
+        )
+    found = regular(np.rint(stamps_s * tick_hz).astype(np.int64), values_MK, round(step))
+    return Sampled(label, found.values, dims, found.origin_tick, found.ticks_per_sample, missing=found.missing)
+
+
+def _regular_notes(label: str, part: Sampled, number: int, rate_hz: float) -> list[str]:
+    """How many slots are empty and how many rows shared one."""
+    doubled = number - (len(part.values) - part.missing)
+    text = f"{label}: {number} samples at irregular times put on {rate_hz:g} Hz; {part.missing} slots have none (NaN)"
+    return [f"{text}, {doubled} samples shared a slot and were averaged" if doubled else text]
 
 
 def _on_clock(

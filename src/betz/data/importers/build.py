@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from betz.core.config import frozen_config
+from betz.core.events import Events
 from betz.core.intervals import Intervals
 from betz.core.session import BehaviorDim, Channel, Provenance, Series, Session, Trials
 from betz.core.timegrid import BinGrid, Ticks
@@ -39,6 +41,14 @@ class ImportOptions:
         sort_spikes: sort spike times that are not in ascending order.
         channels: names or globs of the channels to import (``array/name`` too); none = all.
         behavior: names or globs of the behavior to import; none = all.
+        gap_tolerance_ms: gaps in a vendor's file up to this are marked not valid, longer ones make sessions of their
+            own; None refuses both.
+        analog: names or patterns of a vendor's analog channels that are behavior; None = all that are no electrodes.
+        broadband: make ``crossings`` or spike-band ``power`` of the electrodes' broadband.
+        threshold_rms: crossings are where the signal falls below this many RMS (negative).
+        reference: what is subtracted from each electrode first: nothing, the ``average`` of all, or what a linear
+            ``regression`` on the others explains.
+        band_hz: lower and upper edge of the band-pass.
     """
 
     bin_ms: float | None = None
@@ -52,6 +62,12 @@ class ImportOptions:
     sort_spikes: bool = False
     channels: tuple[str, ...] = ()
     behavior: tuple[str, ...] = ()
+    gap_tolerance_ms: float | None = None
+    analog: tuple[str, ...] | None = None
+    broadband: Literal["crossings", "power"] | None = None
+    threshold_rms: float = -4.5
+    reference: Literal["none", "average", "regression"] = "none"
+    band_hz: tuple[float, float] = (300.0, 3000.0)
 
     def chosen(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
@@ -62,7 +78,7 @@ class ImportOptions:
 class Sampled:
     """Behavior at a rate of its own: variable, (M, K) values, dimensions, and ticks of and between samples.
 
-    ``missing`` samples are NaN in all dimensions because of gaps that are told already.
+    ``missing`` samples are NaN because none was recorded there; they are told already and need no option to be kept.
     """
 
     name: str
@@ -98,6 +114,9 @@ class Draft:
         edges: ticks at which concatenated trials start.
         brain_control: ticks in which the decoder moved the cursor.
         invalid: ticks in which signals cannot be trusted.
+        power: (N, C_power) float32 of the last channels, or None.
+        valid: ticks that were recorded; None = all.
+        events: digital inputs and comments.
     """
 
     path: Path
@@ -114,6 +133,9 @@ class Draft:
     edges: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     brain_control: Intervals = field(default_factory=lambda: Intervals.of([]))
     invalid: Intervals = field(default_factory=lambda: Intervals.of([]))
+    power: NDArray[np.float32] | None = None
+    valid: Intervals | None = None
+    events: Events | None = None
     subject: str = ""
     task: str = ""
     licence: str = ""
@@ -160,8 +182,9 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
         grid=draft.grid,
         num_bins=len(draft.counts),
         channels=draft.channels,
-        counts=draft.counts if draft.spikes is None else None,
-        spikes=draft.spikes,
+        counts=draft.counts if draft.spikes is None and draft.counts.shape[1] else None,
+        spikes=draft.spikes or None,
+        power=draft.power,
         behavior=tuple(
             Series(np.ascontiguousarray(values, np.float32), dims, draft.grid.origin_tick, draft.grid.ticks_per_bin)
             for _, values, dims in draft.behavior
@@ -173,9 +196,10 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
         task=draft.task,
         tags=draft.tags,
         brain_control=draft.brain_control,
+        events=draft.events,
         provenance=Provenance(
             source=draft.source or where,
-            sha256=file_sha256(draft.path),
+            sha256=_sha256(draft.path),
             importer=draft.importer,
             options={**draft.settings, **options.chosen()},
             notes=tuple(draft.notes),
@@ -185,11 +209,22 @@ def finish(draft: Draft, options: ImportOptions) -> Session:
     )
 
 
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files in a folder."""
+    if path.is_file():
+        return file_sha256(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n".encode())
+    return digest.hexdigest()
+
+
 def _valid(draft: Draft, present_N: NDArray[np.bool_]) -> Intervals | None:
-    """The ticks in which signals can be trusted; None = all."""
-    if present_N.all() and not len(draft.invalid):
+    """Ticks that were recorded, are not masked, and in which signals can be trusted; None = all."""
+    if present_N.all() and draft.valid is None and not len(draft.invalid):
         return None
-    return Intervals.from_mask(present_N, draft.grid) - draft.invalid
+    of_bins = Intervals.from_mask(present_N, draft.grid)
+    return (of_bins if draft.valid is None else draft.valid & of_bins) - draft.invalid
 
 
 def _same_length(draft: Draft, options: ImportOptions) -> None:
@@ -244,7 +279,7 @@ def _known_behavior(draft: Draft, options: ImportOptions) -> None:
     for i, (name, values, dims) in enumerate(draft.behavior):
         draft.behavior[i] = (name, _known(draft, options, name, values, dims, "bins"), dims)
     for i, part in enumerate(draft.sampled):
-        if np.count_nonzero(~np.isfinite(part.values)) == part.missing * len(part.dims) > 0:
+        if part.missing and np.count_nonzero(~np.isfinite(part.values).all(axis=1)) == part.missing:
             continue  # gaps alone, which are noted
         kept = _known(draft, options, part.name, part.values, part.dims, "samples")
         draft.sampled[i] = replace(part, values=kept)
@@ -334,8 +369,11 @@ def _note_idle(draft: Draft, options: ImportOptions) -> None:
 
 
 def _note_signals(draft: Draft, options: ImportOptions, present_N: NDArray[np.bool_]) -> None:
+    if not draft.counts.shape[1]:
+        return
     bin_s = draft.grid.bin_s
-    dead = [c.id for c, used in zip(draft.channels, draft.counts.max(axis=0).tolist(), strict=True) if not used]
+    draft.notes += checks.twin_notes(draft.counts, [c.id for c in draft.channels])
+    dead = [c.id for c, used in zip(draft.channels, draft.counts.max(axis=0).tolist(), strict=False) if not used]
     if dead:
         shown = ", ".join(dead[:8]) + (" …" if len(dead) > 8 else "")
         draft.notes.append(f"{len(dead)} of {len(draft.channels)} channels have no spike at all: {shown}")

@@ -5,6 +5,7 @@ Every function returns what it found; nothing is changed here.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -281,6 +282,24 @@ def rate_notes(counts_NC: NDArray[Any], bin_s: float, usable_N: NDArray[np.bool_
             "early and late bins differ"
         )
     return notes
+
+
+def twin_notes(counts_NC: NDArray[Any], names: Sequence[str]) -> list[str]:
+    """Channels that fire in exactly the same bins, as often: one electrode recorded twice, or a cable in common.
+
+    Args:
+        counts_NC: counts; channels with fewer than 20 spikes are not compared.
+        names: of the channels.
+    """
+    groups: dict[bytes, list[str]] = {}
+    for name, column in zip(names, counts_NC.T, strict=False):
+        if column.sum(dtype=np.int64) >= 20:
+            groups.setdefault(hashlib.sha256(np.ascontiguousarray(column).tobytes()).digest(), []).append(name)
+    twins = [group for group in groups.values() if len(group) > 1]
+    if not twins:
+        return []
+    shown = "; ".join(" = ".join(group[:4]) + (" …" if len(group) > 4 else "") for group in twins[:4])
+    return [f"{sum(map(len, twins))} channels have the same counts in every bin as another: {shown}"]
 
 
 def summed(reasons: Sequence[Mapping[str, int]]) -> dict[str, int]:

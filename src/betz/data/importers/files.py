@@ -208,7 +208,7 @@ def open_arrays(path: Path) -> ArrayFile:
             "unknown format",
             f"files of type {path.suffix or '(none)'!r} are not known.",
             where=path.name,
-            remedy=f"import {', '.join((*SUFFIXES, '.nwb'))} files",
+            remedy=f"import {', '.join(SUFFIXES)} or a vendor's files; betz formats lists them",
         )
     if path.stat().st_size == 0:
         raise FileError("damaged file", "it is empty (0 bytes).", where=path.name, remedy="copy it again")

@@ -125,6 +125,7 @@ class BehaviorMapping:
         borders: it has one row more than there are bins (of each trial): values at their borders, of which the one at
             the ``start`` or the ``end`` of each bin is taken.
         stamps: variable with the time of each row in seconds, where it is sampled at a rate of its own.
+        regular_hz: its stamps are irregular: rows go to the nearest slots at this rate, empty ones are NaN and counted.
         optional: the file may lack it.
         held: its values are held between switches (a target); values that last one bin are counted and noted.
     """
@@ -136,6 +137,7 @@ class BehaviorMapping:
     axes: tuple[Literal["trial", "time", "dim"], ...] = ()
     borders: Literal["", "start", "end"] = ""
     stamps: str = ""
+    regular_hz: float | None = None
     optional: bool = False
     held: bool = False
 
