@@ -26,6 +26,18 @@ from betz.decode.history import History
 from betz.train.episodes import EpisodeSettings, episodes_of, load_episodes, save_episodes
 
 INDY = ("finger_vx", "finger_vy")
+CARDS = {
+    "local": ("not to be shared", ("Recordings of which some state no licence.",)),
+    "open": (
+        "CC-BY-4.0",
+        (
+            "Indy, sessions to 2016-10-07: O'Doherty, Cardoso, Makin, Sabes (2017), Zenodo 583331, CC BY 4.0.",
+            "Closed-loop cursor sessions of two monkeys from Carnegie Mellon and Pittsburgh, MIT licence.",
+            "Simulated populations of Betz.",
+        ),
+    ),
+}
+"""By corpus: licence of the weights, and where the recordings come from."""
 SIMULATED = ("random_target", "center_out", "grid", "random_target", "force_2d", "center_out", "random_target", "grasp")
 
 
@@ -171,6 +183,35 @@ def main() -> None:
         ]
         for done in waiting_:
             done.result()
+    target = arguments.out / name.replace("networks", "model")
+    export(arguments.out / name, target, arguments, sum(len(s.items) for s in chosen) - len(left_out))
+    print(target)
+
+
+def export(networks: Path, target: Path, arguments: argparse.Namespace, sessions: int) -> None:
+    """Write the networks of all seeds as one generalist; priors that are there already are kept."""
+    import torch
+
+    from betz.decode.calibrate import Betz
+    from betz.decode.weights import MANIFEST, load_generalist, save_generalist
+    from betz.model.checkpoint import ModelCard
+    from betz.model.generalist import Generalist, stacked
+
+    made = []
+    for seed in arguments.seeds.split(","):
+        state = torch.load(networks / f"seed{seed}" / "checkpoint.pt", weights_only=True)
+        network = Generalist()
+        network.load_state_dict(state["network"])
+        made.append(network)
+    earlier = load_generalist(target)[0] if (target / MANIFEST).exists() else None
+    recipe = Betz(
+        stacked(made),
+        "betz-1" if arguments.corpus == "open" else arguments.corpus,
+        earlier.priors if earlier else {},
+        earlier.expectations if earlier else {},
+    )
+    notes = [f"{sessions} sessions, {arguments.steps} steps, seeds {arguments.seeds}", *CARDS[arguments.corpus][1]]
+    save_generalist(target, recipe, card=ModelCard(licence=CARDS[arguments.corpus][0], notes=tuple(notes)))
 
 
 if __name__ == "__main__":
