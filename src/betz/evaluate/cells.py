@@ -166,13 +166,12 @@ def decode(plan: Plan, session: Session, cell: Cell) -> Decoded:
                 remedy="calibrate on more minutes",
             )
         begun = time.perf_counter()
-        decoder = decoder.calibrate(
-            calibration,
-            behavior=names,
-            budget_s=plan.budgets.get(cell.decoder),
-            history=plan.histories.get(cell.session),
-            seed=cell.seed,
-        )
+        options: dict[str, Any] = {}
+        if cell.decoder in plan.budgets:
+            options["budget_s"] = plan.budgets[cell.decoder]
+        if cell.session in plan.histories:
+            options["history"] = plan.histories[cell.session]
+        decoder = decoder.calibrate(calibration, behavior=names, seed=cell.seed, **options)
         seconds, used = time.perf_counter() - begun, calibration.minutes if cell.minutes else 0.0
     start = max(cut - whole.grid.bins_in(WARMUP_MINUTES), 0)
     test = whole.between(start, whole.num_bins)

@@ -79,8 +79,11 @@ class Plan:
         for name in ("decoders", "tasks", "minutes", "seeds", "edges"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} is empty.", where="Plan settings")
-        if min(self.minutes) < 0 or self.push_bins < 1:
-            raise ConfigError("minutes must not be below 0, push_bins at least 1.", where="Plan settings")
+        if min(self.minutes) < 0 or self.push_bins < 1 or (0 in self.minutes and not self.histories):
+            raise ConfigError(
+                "minutes must be above 0 (0, without labels, needs histories), push_bins at least 1.",
+                where="Plan settings",
+            )
         for decoder in self.decoders.values():
             description(decoder)
 
