@@ -24,11 +24,12 @@ from scipy.optimize import minimize
 
 import betz
 from betz.core.session import Session
-from betz.decode.calibrate import Betz, _Mix, gate_key, kind_of
+from betz.decode.calibrate import Betz
 from betz.decode.gate import Expectation, Prior, error_moments, mix, pruned
 from betz.decode.history import History
 from betz.decode.labels import continuous_labels
 from betz.decode.members import Calibration, fold_count
+from betz.decode.mix import Gate, Mix, gate_key, kind_of
 from betz.decode.weights import load_generalist, save_generalist
 
 BEHAVIOR = {
@@ -70,7 +71,7 @@ def collect(
     dims = calibration.dims_of(names)
     y_NK, _ = continuous_labels(calibration, dims, recipe="gate")
     c = Calibration(calibration, dims, y_NK, fold_count(calibration.minutes), 0)
-    made = _Mix(recipe, c, history, budget_s)
+    made = Mix(recipe.network, c, history=history, budget_s=budget_s, gate=Gate())
     made.prepare()
     start = cut - session.grid.bins_in(20 / 60)
     test = session.between(start, session.num_bins)

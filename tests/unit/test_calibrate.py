@@ -10,11 +10,11 @@ import pytest
 
 import betz
 from betz.core.errors import CheckpointError, ConfigError, DataError
-from betz.core.session import Series, Session
-from betz.decode.calibrate import _Mix, kind_of
+from betz.core.session import BehaviorDim, Series, Session
 from betz.decode.history import History
 from betz.decode.labels import continuous_labels
 from betz.decode.members import Calibration, fold_count
+from betz.decode.mix import Gate, Mix, kind_of
 from betz.decode.weights import load_generalist, save_generalist
 from betz.model.checkpoint import ModelCard
 from tests.unit.generalist_helpers import XY, recipe, session
@@ -28,8 +28,8 @@ def calibration(made: Session, names: list[str], *, folds: int = 3) -> Calibrati
     return Calibration(made, dims, y_NK, folds, 0)
 
 
-def prepared(made: Session, names: list[str], *, history: History | None = None, budget_s: float = 0) -> _Mix:
-    mix = _Mix(recipe(), calibration(made, names), history, budget_s)
+def prepared(made: Session, names: list[str], *, history: History | None = None, budget_s: float = 0) -> Mix:
+    mix = Mix(recipe().network, calibration(made, names), history=history, budget_s=budget_s, gate=Gate())
     mix.prepare()
     return mix
 
@@ -160,6 +160,18 @@ def test_a_saved_generalist_is_the_same_recipe(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"random"', '"better"'))
     with pytest.raises(CheckpointError, match="the manifest was changed"):
         betz.load(tmp_path / "g")
+
+
+def test_discrete_behavior_is_decoded_by_discriminants() -> None:
+    made = session(bins=1800)
+    moving = (np.abs(made.behavior_of(["hand_vx"])) > 0.8).astype(float)
+    dim = BehaviorDim("movement", "", "discrete", ("rest", "move"))
+    whole = made.with_behavior(Series(moving, (dim,), 0, 50))
+    decoder = recipe().calibrate(whole.between(0, 1000), behavior=["movement"])
+    found = betz.evaluate(decoder, whole.between(1000, 1800))
+    assert found.scores.headline > 0.55
+    with pytest.raises(ConfigError, match="it decodes continuous behavior only, not movement"):
+        recipe().calibrate(whole, behavior=["hand_vx", "movement"])
 
 
 def test_kinds_and_folds() -> None:

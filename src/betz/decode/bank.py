@@ -148,12 +148,12 @@ class Blocks:
         sd = known.std(axis=0)
         self.scale = np.where(sd > 1e-9 * np.maximum(1, np.abs(self.center)), sd, 1.0)
         z_NK = (_filled(y_NK, segments) - self.center) / self.scale
-        self._columns: list[tuple[int, int]] = []
+        self.spans: list[tuple[int, int]] = []
         targets: list[Float] = []
         at = 0
         for group in self.groups:
             made = augmented(z_NK[:, list(group)], segments, bin_s)
-            self._columns.append((at, at + made.shape[1]))
+            self.spans.append((at, at + made.shape[1]))
             targets.append(made)
             at += made.shape[1]
         self._sum(np.concatenate(targets, axis=1).astype(np.float32), z_NK)
@@ -234,7 +234,7 @@ class _Fit:
         self._history_parts: dict[int, list[tuple[Float32, Float, Float]]] = {}
         at = self.cross.shape[1]
         for g, (sum_h, square_h, mixed) in b.decoded.items():
-            first, dims = b._columns[g][0], len(b.groups[g])
+            first, dims = b.spans[g][0], len(b.groups[g])
             mean_z = self.mean_t[first : first + dims]
             total_h = sum_h[atoms].sum(axis=0)
             mean_h = total_h / self.number
@@ -275,7 +275,7 @@ class _Fit:
                 self.mixed[j] += (w * self.fold_cross[k]).sum(axis=0)
                 self.own[j] += (w * seen).sum(axis=0)
                 for g, (gain, _, at) in self.residual.items():
-                    dims, first = len(b.groups[g]), b._columns[g][0]
+                    dims, first = len(b.groups[g]), b.spans[g][0]
                     part, (with_x, with_z, own) = w[:, at : at + dims], self._history_parts[g][k]
                     mixed = gain * with_z + (part * self.fold_cross[k][:, first : first + dims]).sum(axis=0)
                     square = gain**2 * own + 2 * gain * (with_x * part).sum(axis=0)
@@ -287,7 +287,7 @@ class _Fit:
 
     def _group(self, g: int) -> BankFit:
         b = self.blocks
-        first, stop = b._columns[g]
+        first, stop = b.spans[g]
         dims, width = len(b.groups[g]), self.gram.shape[0]
         weights, offset = np.zeros((width, dims, BANK), np.float32), np.zeros((dims, BANK))
         r2 = np.zeros((dims, BANK))
@@ -334,7 +334,7 @@ class _Fit:
         """Fill the columns of history; returns the best one that adds the residual."""
         b = self.blocks
         gain, mean_h, at = self.residual[g]
-        dims, first = len(b.groups[g]), b._columns[g][0]
+        dims, first = len(b.groups[g]), b.spans[g][0]
         of_history = b.history[g]
         for target in range(TARGETS):
             weights[:, :, HISTORY_FROM + target] = np.float32(gain) * of_history[:, target]

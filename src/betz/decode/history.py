@@ -107,7 +107,7 @@ class History:
         old = self._for(session.channels)
         found = {name: _faded(group) for name, group in old.groups.items()}
         for g, columns in enumerate(parts):
-            first, _ = sums._columns[g]
+            first, _ = sums.spans[g]
             stop = first + TARGETS * len(columns)
             mean = sums.sum_t[0][first:stop] / number
             cross = (sums.cross[0][:, first:stop] - np.outer(sums.sum_x[0], mean)) / number
