@@ -957,8 +957,8 @@ MUTANTS = (
     Mutant(
         "groups of dimensions see each other",
         "src/betz/model/generalist.py",
-        'h = h + along("pool_1", pool @ h.abs())',
-        'h = h + along("pool_1", h.abs().mean(3, keepdim=True))',
+        'h = h + self._layer("pool_1", pool @ h.abs())',
+        'h = h + self._layer("pool_1", h.abs().mean(3, keepdim=True))',
         "tests/unit/test_generalist.py",
     ),
     Mutant(

@@ -28,8 +28,10 @@ def profiles(members: int, rows: int, channels: int, dims: int, seed: int = 0) -
         torch.ones(members, rows, channels),
         draw(members, rows, dims, CONTEXT),
         torch.ones(members, rows),
-        torch.full((dims, dims), 1 / dims),
     )
+
+
+POOL = torch.full((2, 2), 0.5)
 
 
 def latents(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -51,7 +53,6 @@ def test_order_and_padding_of_channels_do_not_matter() -> None:
         torch.cat((p.there, torch.zeros(1, 1, 3)), 2),
         p.context,
         p.certainty,
-        p.pool,
     )
     wide = torch.cat((x, torch.randn(20, 3 * FILTERS)), 1)
     torch.testing.assert_close(latents(net.read_in(padded), wide), wanted, atol=1e-5, rtol=1e-4)
@@ -61,29 +62,29 @@ def test_members_and_rows_are_apart_and_states_carry_on() -> None:
     net = network(3)
     p = profiles(3, 2, 5, 2)
     decodes, skip = torch.randn(12, 3, 2, 2, BANK + SPEED + net.latents), torch.randn(12, 3, 2, 2)
-    values, states = net(decodes, skip, net.modulation(p), p)
+    values, states = net(decodes, skip, net.modulation(p.context), POOL)
     one = chosen(net, [1])
     single = replace(p, identity=p.identity[1:2], channel=p.channel[1:2], context=p.context[1:2])
-    alone, _ = one(decodes[:, 1:2], skip[:, 1:2], one.modulation(single), single)
+    alone, _ = one(decodes[:, 1:2], skip[:, 1:2], one.modulation(single.context), POOL)
     torch.testing.assert_close(alone, values[:, 1:2], atol=1e-5, rtol=1e-4)
     both = stacked([one, one])
     assert both.members == 2
-    rest, _ = net(decodes[5:], skip[5:], net.modulation(p), p, states[4])
+    rest, _ = net(decodes[5:], skip[5:], net.modulation(p.context), POOL, states[4])
     torch.testing.assert_close(rest, values[5:], atol=1e-5, rtol=1e-4)
 
 
 def test_dimensions_of_one_group_are_exchangeable_and_groups_do_not_see_each_other() -> None:
     net, p = network(1), profiles(1, 1, 5, 3)
-    p = replace(p, pool=torch.block_diag(torch.full((2, 2), 0.5), torch.ones(1, 1)))
+    pool = torch.block_diag(torch.full((2, 2), 0.5), torch.ones(1, 1))
     decodes, skip = torch.randn(9, 1, 1, 3, BANK + SPEED + net.latents), torch.randn(9, 1, 1, 3)
-    values, _ = net(decodes, skip, net.modulation(p), p)
+    values, _ = net(decodes, skip, net.modulation(p.context), pool)
     order = torch.tensor([1, 0, 2])
     swapped = replace(p, identity=p.identity[:, :, :, order], context=p.context[:, :, order])
-    found, _ = net(decodes[:, :, :, order], skip[..., order], net.modulation(swapped), swapped)
+    found, _ = net(decodes[:, :, :, order], skip[..., order], net.modulation(swapped.context), pool)
     torch.testing.assert_close(found, values[..., order], atol=1e-5, rtol=1e-4)
     other = decodes.clone()
     other[..., 2, :] += 5
-    changed, _ = net(other, skip, net.modulation(p), p)
+    changed, _ = net(other, skip, net.modulation(p.context), pool)
     torch.testing.assert_close(changed[..., :2], values[..., :2], atol=1e-6, rtol=1e-6)
     assert not torch.allclose(changed[..., 2], values[..., 2])
 

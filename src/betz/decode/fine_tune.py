@@ -150,23 +150,16 @@ class _Trainer:
             torch.ones(members, 1, channels),
             torch.from_numpy(np.stack(context))[:, None],
             torch.tensor(certainty, dtype=torch.float32)[:, None],
-            torch.full((DIMS, DIMS), 1 / DIMS),
         )
         weights = self.network.read_in(profiles)[:, 0]
         x = torch.stack(features)  # (M, N · B, F)
         latents = torch.bmm(x, weights).view(members, self.steps, WINDOWS, DIMS, -1).transpose(0, 1)
         inputs = torch.from_numpy(np.stack([np.concatenate(p, -1) for p in zip(decodes, speed, strict=True)], axis=1))
-        modulation = self.network.modulation(profiles)
-        wide = Profiles(
-            profiles.identity,
-            profiles.channel,
-            profiles.there,
-            profiles.context.expand(-1, WINDOWS, -1, -1),
-            profiles.certainty,
-            profiles.pool,
-        )
         values, _ = self.network(
-            torch.cat((inputs, latents), -1), torch.from_numpy(np.stack(skip, axis=1)), modulation, wide
+            torch.cat((inputs, latents), -1),
+            torch.from_numpy(np.stack(skip, axis=1)),
+            self.network.modulation(profiles.context),
+            torch.full((DIMS, DIMS), 1 / DIMS),
         )
         weight = torch.from_numpy(np.stack(counted, axis=1))[..., None]
         error = ((values - torch.from_numpy(np.stack(y, axis=1))) ** 2 * weight).sum((0, 2, 3))

@@ -7,7 +7,7 @@ features (closed-form decodes, speed, the network's reading of the channels) are
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from betz.decode.phases import interleaved, offline
 from betz.decode.profiles import certainty_of, channel_numbers, context_of, identity_of
 
 if TYPE_CHECKING:
-    from betz.model.generalist import Generalist, Profiles
+    from betz.model.generalist import Generalist
 
 Float32 = NDArray[np.float32]
 
@@ -51,7 +51,7 @@ class Heads:
         fit_of: (M,) which set of fits.
         keep: (M, BANK) 0 for columns of history in variants without it.
         skip: (M, D) column that the output starts from.
-        modulation, context: (M, D, 2H), (M, D, CONTEXT).
+        modulation: (M, D, 3H).
         pool: (D, D) averages each group.
         center, scale: (M, D).
     """
@@ -63,7 +63,6 @@ class Heads:
     keep: Float32
     skip: NDArray[np.int64]
     modulation: Float32
-    context: Float32
     pool: Float32
     center: Float32
     scale: Float32
@@ -85,7 +84,6 @@ class Heads:
             self.keep[at],
             self.skip[at],
             self.modulation[at],
-            self.context[at],
             self.pool,
             self.center[at],
             self.scale[at],
@@ -138,10 +136,9 @@ def heads_of(
             torch.ones(len(variants), 1, channels),
             torch.from_numpy(np.stack([c[at : at + size] for c in contexts]))[:, None],
             torch.tensor(certainty, dtype=torch.float32)[:, None],
-            torch.from_numpy(pool[at : at + size, at : at + size]),
         )
         latent.append(own.read_in(profiles)[:, 0].numpy())
-        modulation.append(own.modulation(profiles)[:, 0].numpy())
+        modulation.append(own.modulation(profiles.context)[:, 0].numpy())
     heads = Heads(
         np.stack(maps, axis=1),
         np.stack(offsets),
@@ -150,7 +147,6 @@ def heads_of(
         np.array(keep, dtype=np.float32),
         np.array(skip, dtype=np.int64),
         np.concatenate(modulation, axis=1),
-        np.stack(contexts).astype(np.float32),
         pool,
         np.stack([np.concatenate([f.center for f in v.fits]) for v in variants]).astype(np.float32),
         np.stack([np.concatenate([f.scale for f in v.fits]) for v in variants]).astype(np.float32),
@@ -177,16 +173,12 @@ class GeneralistPart:
     def __init__(self, bank: FilterBank, heads: Heads, network: Generalist) -> None:
         import torch
 
-        from betz.model.generalist import Profiles
-
         self.bank, self.heads, self.network = bank, heads, network
         self.members, self.dims = heads.members, len(heads.pool)
         width = len(heads.decode_map)
         self._map = np.concatenate((heads.decode_map.reshape(width, -1), heads.latent_map.reshape(width, -1)), axis=1)
         self._modulation = torch.from_numpy(heads.modulation)[:, None]
-        nothing = torch.empty(0)
-        context, pool = torch.from_numpy(heads.context)[:, None], torch.from_numpy(heads.pool)
-        self._profiles = Profiles(nothing, nothing, nothing, context, nothing, pool)
+        self._pool = torch.from_numpy(heads.pool)
         self._skip = torch.from_numpy(heads.skip)[:, None, :, None]
         self._keep = torch.from_numpy(heads.keep)[:, None, None]
 
@@ -244,23 +236,13 @@ class GeneralistPart:
             skip = torch.take_along_dim(decodes, self._skip[None].expand(steps, -1, rows, -1, -1), -1)[..., 0]
             before = torch.from_numpy(np.ascontiguousarray(state_RMDS.swapaxes(0, 1)))
             before = before.view(members, rows * dims, -1)
-            profiles = self._profiles if rows == 1 else self._widened(rows)
-            out, states = self.network(
-                torch.cat((decodes, speed, latents.permute(1, 2, 0, 3, 4)), -1),
-                skip,
-                self._modulation,
-                profiles,
-                before,
-            )
+            inputs = torch.cat((decodes, speed, latents.permute(1, 2, 0, 3, 4)), -1)
+            out, states = self.network(inputs, skip, self._modulation, self._pool, before)
             all_ = torch.cat((before[None], states)).view(steps + 1, members, rows, dims, -1)
             return (
                 out.permute(2, 0, 1, 3).numpy() * heads.scale + heads.center,
                 all_.permute(2, 0, 1, 3, 4).numpy(),
             )
-
-    def _widened(self, rows: int) -> Profiles:
-        """The profiles with the context of each row."""
-        return replace(self._profiles, context=self._profiles.context.expand(-1, rows, -1, -1))
 
     def offline(self, features_NF: Float32, spans: Segments, segments: Segments) -> Float32:
         """(N, M, D) values in some spans of bins, decoded in chunks with a warm-up; NaN elsewhere.
@@ -300,6 +282,6 @@ def part_of(arrays: Mapping[str, Array], *, bin_ms: float, width: int, latents: 
         network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in under("network.").items()})
     except RuntimeError as error:
         raise ValueError(str(error)) from None
-    if heads.decode_map.shape[0] != len(of_bank["mean"]) or heads.modulation.shape[2] != 2 * width:
+    if heads.decode_map.shape[0] != len(of_bank["mean"]) or heads.modulation.shape[2] != 3 * width:
         raise ValueError("the maps do not fit the channels or the network")
     return GeneralistPart(bank, heads, network.eval().requires_grad_(False))

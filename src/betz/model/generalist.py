@@ -49,7 +49,6 @@ class Profiles:
         there: (M, R, C) 1, or 0 for padding.
         context: (M, R, D, CONTEXT).
         certainty: (M, R) grows with the root of labelled bins.
-        pool: (D, D) averages the dimensions of a group.
     """
 
     identity: Tensor
@@ -57,7 +56,6 @@ class Profiles:
     there: Tensor
     context: Tensor
     certainty: Tensor
-    pool: Tensor
 
 
 class Generalist(nn.Module):
@@ -98,11 +96,15 @@ class Generalist(nn.Module):
         layer("gate_1", width + CONTEXT, width)
         layer("gate_2", width, 1)
 
-    def _layer(self, name: str, x: Tensor) -> Tensor:
-        """(M, …, outputs) of (M, …, inputs)."""
+    def _both(self, name: str) -> tuple[Tensor, Tensor]:
         weight, bias = self._parameters[f"{name}_weight"], self._parameters[f"{name}_bias"]
         assert weight is not None
         assert bias is not None
+        return weight, bias
+
+    def _layer(self, name: str, x: Tensor) -> Tensor:
+        """(M, …, outputs) of (M, …, inputs)."""
+        weight, bias = self._both(name)
         flat = torch.baddbmm(bias, x.reshape(x.shape[0], -1, x.shape[-1]), weight)
         return flat.view(*x.shape[:-1], weight.shape[2])
 
@@ -121,51 +123,52 @@ class Generalist(nn.Module):
         )
         return weights.permute(0, 1, 2, 5, 3, 4).reshape(members, rows, channels * FILTERS, dims * self.latents)
 
-    def modulation(self, profiles: Profiles) -> Tensor:
-        """(M, R, D, 2H) scale and shift of the inputs, computed from the context."""
-        return self._layer("context_2", nn.functional.gelu(self._layer("context_1", profiles.context)))
+    def modulation(self, context: Tensor) -> Tensor:
+        """(…, D, 3H) scale and shift of the inputs, and the gate's bias, from the context (M, …, D, CONTEXT)."""
+        width = self.width
+        inner = self._layer("context_2", nn.functional.gelu(self._layer("context_1", context)))
+        weight, bias = self._both("gate_1")
+        rest = torch.matmul(context.flatten(1, -2), weight[:, width:]) + bias
+        return torch.cat((inner, rest.view(*context.shape[:-1], width)), -1)
 
     def forward(
-        self, decodes: Tensor, skip: Tensor, modulation: Tensor, profiles: Profiles, state: Tensor | None = None
+        self, decodes: Tensor, skip: Tensor, modulation: Tensor, pool: Tensor, state: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Behavior (N, M, R, D) in calibration units, and the states (N, M, R · D, 2H) after each step.
 
         Args:
             decodes: (N, M, R, D, BANK + SPEED + L): closed-form decodes, speed, latents.
             skip: (N, M, R, D) the closed-form decode that the output starts from.
-            modulation: from :meth:`modulation`.
-            profiles: as there.
+            modulation: (M, R or 1, D, 3H) from :meth:`modulation`.
+            pool: (D, D) averages the dimensions of a group.
             state: (M, R · D, 2H) before the first step; None = zeros.
         """
-        steps, members, rows, dims, _ = decodes.shape
-        width, pool = self.width, profiles.pool
-
-        def along(name: str, x: Tensor) -> Tensor:
-            return self._layer(name, x.transpose(0, 1)).transpose(0, 1)
-
-        scale, shift = modulation.chunk(2, -1)
-        h = nn.functional.gelu(along("inputs", decodes) * (1 + scale) + shift)
-        h = h + along("pool_1", pool @ h.abs())
-        flat = h.reshape(steps, members, rows * dims, width)
+        _, members, rows, dims, _ = decodes.shape
+        width = self.width
+        scale, shift, bias = modulation.unsqueeze(1).chunk(3, -1)
+        h = nn.functional.gelu(self._layer("inputs", decodes.transpose(0, 1)) * (1 + scale) + shift)
+        h = h + self._layer("pool_1", pool @ h.abs())  # (M, N, R, D, H) from here on
         if state is None:
-            state = flat.new_zeros(members, rows * dims, 2 * width)
-        first = self._cell("first", flat, state[..., :width])
-        seen = first.view(steps, members, rows, dims, width)
-        joined = (seen + along("pool_2", pool @ seen**2)).reshape(steps, members, rows * dims, width)
+            state = h.new_zeros(members, rows * dims, 2 * width)
+        first = self._cell("first", h, state[..., :width])
+        seen = first.transpose(0, 1).reshape(h.shape)
+        joined = seen + self._layer("pool_2", pool @ seen**2)
         second = self._cell("second", joined, state[..., width:])
-        after = joined + second
-        out = along("out_2", nn.functional.gelu(along("out_1", torch.cat((flat, after), -1))))
-        context = profiles.context.reshape(members, rows * dims, CONTEXT).expand(steps, -1, -1, -1)
-        gate = along("gate_2", nn.functional.gelu(along("gate_1", torch.cat((after, context), -1))))
-        values = out.view(steps, members, rows, dims) + skip * (1 + 0.5 * torch.tanh(gate.view_as(skip)))
+        after = joined + second.transpose(0, 1).reshape(h.shape)
+        out = self._layer("out_2", nn.functional.gelu(self._layer("out_1", torch.cat((h, after), -1))))
+        weight, _ = self._both("gate_1")
+        gate = torch.bmm(after.reshape(members, -1, width), weight[:, :width]).view(h.shape)
+        gate = self._layer("gate_2", nn.functional.gelu(gate + bias))
+        values = out[..., 0].transpose(0, 1) + skip * (1 + 0.5 * torch.tanh(gate[..., 0].transpose(0, 1)))
         return values, torch.cat((first, second), -1)
 
     def _cell(self, name: str, x: Tensor, state: Tensor) -> Tensor:
-        width = self.width
-        weight, bias = getattr(self, f"{name}_state_weight"), getattr(self, f"{name}_state_bias")
-        drive = self._layer(f"{name}_drive", x.transpose(0, 1)).transpose(0, 1)
+        """(N, M, R · D, H) outputs of a GRU on (M, N, R, D, H)."""
+        width, (members, steps) = self.width, x.shape[:2]
+        weight, bias = self._both(f"{name}_state")
+        drive = self._layer(f"{name}_drive", x.reshape(members, steps, -1, width)).transpose(0, 1)
         drive = drive + torch.cat((bias[..., : 2 * width], torch.zeros_like(bias[..., 2 * width :])), -1)
-        out, _ = scan("gru", drive.contiguous(), weight, bias[..., 2 * width :], state.contiguous())
+        out, _ = scan("gru", drive, weight, bias[..., 2 * width :], state.contiguous())
         return out
 
 

@@ -72,6 +72,7 @@ class Batch:
         decodes: (N, 1, R, D, BANK + SPEED).
         skip, behavior: (N, 1, R, D).
         profiles: of the calibrations.
+        pool: (D, D) averages the dimensions.
     """
 
     features: Tensor
@@ -79,6 +80,7 @@ class Batch:
     skip: Tensor
     behavior: Tensor
     profiles: Profiles
+    pool: Tensor
 
 
 def decode(network: Generalist, batch: Batch) -> Tensor:
@@ -89,7 +91,7 @@ def decode(network: Generalist, batch: Batch) -> Tensor:
     latents = latents.view(steps, 1, rows, -1, network.latents)
     inputs = torch.cat((batch.decodes, latents), -1)
     values: Tensor
-    values, _ = network(inputs, batch.skip, network.modulation(batch.profiles), batch.profiles)
+    values, _ = network(inputs, batch.skip, network.modulation(batch.profiles.context), batch.pool)
     return values
 
 
@@ -231,8 +233,8 @@ def assemble(
             tensor(there)[None],
             tensor(context)[None],
             tensor(certainty),
-            torch.full((dims, dims), 1 / dims),
         ),
+        torch.full((dims, dims), 1 / dims),
     )
 
 
