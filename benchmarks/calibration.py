@@ -165,7 +165,7 @@ def rows_of(arguments: argparse.Namespace, out: Path) -> list[Row]:
     """Compute what is missing; rows with errors are told and left out of the table."""
     split = read_split(need(arguments.split, "which sessions are test sessions"))
     ids = split.ids(arguments.part)
-    decoders = arguments.decoders.split(",")
+    decoders = ["wiener" if d == "ridge" else d for d in arguments.decoders.split(",")]
     unknown = [d for d in decoders if d not in RECIPES and d not in ("wiener_floor", *OWN)]
     if unknown:
         known = ", ".join(("wiener_floor", *OWN, *RECIPES))
@@ -215,13 +215,42 @@ def result_of(rows: Sequence[Row]) -> dict[str, Any]:
                 "settled": c.settled,
             }
             task = c.task if c.edges in ("none", "cross") else f"{c.task} ({c.edges})"
-            nested.setdefault(task, {}).setdefault(f"{c.minutes:g}", {})[c.decoder] = cell
+            name = "ridge" if c.decoder == "wiener" else c.decoder
+            nested.setdefault(task, {}).setdefault(f"{c.minutes:g}", {})[name] = cell
     good = [row for row in rows if not row["error"]]
+    trained = [row["calibrate_s"] for row in good if row["decoder"] == "betz_refined"]
     return {
         "table": nested,
-        "calibrate_s": max((row["calibrate_s"] for row in good), default=None),
+        **beside_opponents(good),
+        "calibrate_s": max((row["calibrate_s"] for row in good if row["decoder"] == "betz"), default=None),
+        "refine_s": max(trained, default=None),
+        "longest_calibrate_s": max((row["calibrate_s"] for row in good), default=None),
         "push_p99_ms": max((row["push_p99_ms"] for row in good), default=None),
         "failed": len(rows) - len(good),
+    }
+
+
+def beside_opponents(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Lowest session difference to ridge, and mean regret to the best single opponent of each session, of refined."""
+    cells: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    for row in rows:
+        if row["minutes"] and row["edges"] != "restart":
+            key = (row["session"], row["task"], row["minutes"])
+            cells.setdefault(key, {}).setdefault(row["decoder"], []).append(row["r2"])
+    below, regret = [], []
+    for found in cells.values():
+        own = found.get("betz_refined")
+        if own is None:
+            continue
+        mine = float(np.mean(own))
+        others = [float(np.mean(values)) for name, values in found.items() if name not in OWN]
+        if "wiener" in found:
+            below.append(mine - float(np.mean(found["wiener"])))
+        if others:
+            regret.append(max(others) - mine)
+    return {
+        "worst_vs_ridge": min(below, default=None),
+        "regret": float(np.mean(regret)) if regret else None,
     }
 
 
@@ -235,17 +264,18 @@ def main() -> None:
     )
     parser.add_argument("--minutes", default=",".join(f"{m:g}" for m in MINUTES))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--decoders", default="wiener_floor,wiener,kalman,ole,gru,lstm")
+    parser.add_argument("--decoders", default="wiener_floor,wiener,kalman,ole,gru,lstm,betz,betz_refined")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--model", default="betz-1", help="folder of a generalist, or the name of a shipped one")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="Indy at 1 minute, one seed")
+    parser.add_argument("--quick", action="store_true", help="Indy at 1 minute, one seed, ridge and Betz's own")
     parser.add_argument("--out", type=Path, help="folder of results; resumes from it")
     arguments = parser.parse_args()
     if arguments.data is None:
         sys.exit("error: no recordings: give --data DIR or set BETZ_DATA")
     if arguments.quick:
         arguments.sets, arguments.minutes, arguments.seeds = "indy", "1", 1
+        arguments.decoders = "wiener,betz,betz_refined"
     started = time.time()
     with tempfile.TemporaryDirectory() as folder:
         rows = rows_of(arguments, arguments.out or Path(folder))
