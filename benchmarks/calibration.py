@@ -113,6 +113,7 @@ def plan_of(
     seeds: Sequence[int],
     model: str,
     histories: dict[str, History],
+    push_bins: int = 1,
 ) -> Plan:
     """The plan of one set; ``wiener_floor`` is the untuned filter."""
     return Plan(
@@ -123,6 +124,7 @@ def plan_of(
         edges=("cross", "restart"),
         budgets={name: REFINED_S for name in decoders if name == "betz_refined"},
         histories=histories,
+        push_bins=push_bins,
     )
 
 
@@ -189,7 +191,7 @@ def rows_of(arguments: argparse.Namespace, out: Path) -> list[Row]:
         ):
             if not some or not lengths:
                 continue
-            plan = plan_of(chosen, some, lengths, seeds, arguments.model, known_)
+            plan = plan_of(chosen, some, lengths, seeds, arguments.model, known_, arguments.push_bins)
             try:
                 found: list[Row] = run(plan, sessions, out=out / "calibration.jsonl", jobs=arguments.jobs)
             except RunError as error:
@@ -267,6 +269,7 @@ def main() -> None:
     parser.add_argument("--decoders", default="wiener_floor,wiener,kalman,ole,gru,lstm,betz,betz_refined")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--model", default="betz-1", help="folder of a generalist, or the name of a shipped one")
+    parser.add_argument("--push-bins", type=int, default=1, help="bins in a push; more is faster, times then mean less")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="Indy at 1 minute, one seed, ridge and Betz's own")
     parser.add_argument("--out", type=Path, help="folder of results; resumes from it")

@@ -38,6 +38,7 @@ BEHAVIOR = {
 }
 MINUTES = (0.5, 1.0, 2.0, 5.0, 10.0)
 L2 = 0.01
+LEAST_SESSIONS = 5
 TRAINED = ("gru", "fine_tuned")
 
 
@@ -221,9 +222,15 @@ def run_learn(arguments: argparse.Namespace) -> None:
             print(f"{key} pull {pull}: learned {score:.4f}, uniform {uniform:.4f} ({len(sessions)} sessions)")
             best = max(best, (score, pull, out), key=lambda b: b[0])
         priors[key] = learn(mine, best[1])
-        expectations[key] = expectation(mine, best[2])
+        if len(sessions) >= LEAST_SESSIONS:  # an interval from fewer would be made up
+            expectations[key] = expectation(mine, best[2])
     for key, prior in priors.items():
-        print(key, prior.pull, {m: (round(a, 2), round(b, 2)) for m, (a, b) in prior.scores.items()}, expectations[key])
+        print(
+            key,
+            prior.pull,
+            {m: (round(a, 2), round(b, 2)) for m, (a, b) in prior.scores.items()},
+            expectations.get(key),
+        )
     if arguments.out:
         recipe, card = load_generalist(arguments.out)
         made = replace(recipe, priors={**recipe.priors, **priors}, expectations={**recipe.expectations, **expectations})
