@@ -2,9 +2,11 @@
 
     python runs/gate_priors.py collect --out FILE --model DIR --sessions validate|ID,ID [--budget 60] [--data DIR]
     python runs/gate_priors.py learn FILE… [--out MODEL_DIR]
+    python runs/gate_priors.py judge FILE…
 
 ``collect`` appends a JSON line for each session, length of calibration and group of dimensions; what is there is not
 computed again. ``learn`` fits the priors, tells what leaving one session out gives, and writes them into a model.
+``judge`` compares the R² that is expected with the one achieved, sessions left out one by one.
 """
 
 from __future__ import annotations
@@ -200,11 +202,43 @@ def expectation(rows: Sequence[Any], priors: Sequence[Prior]) -> Expectation:
     return Expectation(*(float(v) for v in found), float(low), float(high))
 
 
+def unique_rows(files: Sequence[str]) -> dict[tuple[Any, ...], Any]:
+    """The rows of some files, each with a copy as if no member had been trained; repeated ones once."""
+    rows = [json.loads(line) for file in files for line in Path(file).read_text().splitlines()]
+    rows += [without_training(r) for r in rows if r["budget_s"] > 0]
+    return {(r["session"], r["minutes"], r["kind"], r["known"], r["budget_s"] > 0): r for r in rows}
+
+
+def run_judge(arguments: argparse.Namespace) -> None:
+    """Predicted against achieved R², everything that predicts learned without the session that is predicted."""
+    unique = unique_rows(arguments.files)
+    for kind, known, trained in sorted({(r["kind"], r["known"], r["budget_s"] > 0) for r in unique.values()}):
+        mine = [r for r in unique.values() if (r["kind"], r["known"], r["budget_s"] > 0) == (kind, known, trained)]
+        sessions = sorted({r["session"] for r in mine})
+        if len(sessions) < LEAST_SESSIONS:
+            continue
+        missed, inside, spread = [], [], []
+        for s in sessions:
+            rest = [r for r in mine if r["session"] != s]
+            prior = learn(rest, 0.1)
+            expected = expectation(rest, [prior] * len(rest))
+            for r in mine:
+                if r["session"] == s and r["minutes"] >= 1:
+                    held_out, achieved = mixed_both(r, prior)
+                    middle, low, high = expected.interval(held_out, r["minutes_used"])
+                    missed.append(abs(middle - achieved))
+                    inside.append(low <= achieved <= high)
+                    spread.append(high - low)
+        print(
+            f"{gate_key(kind, known=known, trained=trained)}: mean |predicted - achieved| {np.mean(missed):.3f}, "
+            f"90 % intervals cover {100 * np.mean(inside):.0f} %, mean width {np.mean(spread):.2f} "
+            f"({len(sessions)} sessions, {len(missed)} predictions)"
+        )
+
+
 def run_learn(arguments: argparse.Namespace) -> None:
     """Learn priors a kind, tell what each design gives with one session left out, and write them."""
-    rows = [json.loads(line) for file in arguments.files for line in Path(file).read_text().splitlines()]
-    rows += [without_training(r) for r in rows if r["budget_s"] > 0]
-    unique = {(r["session"], r["minutes"], r["kind"], r["known"], r["budget_s"] > 0): r for r in rows}
+    unique = unique_rows(arguments.files)
     priors: dict[str, Prior] = {}
     expectations: dict[str, Expectation] = {}
     for kind, known, trained in sorted({(r["kind"], r["known"], r["budget_s"] > 0) for r in unique.values()}):
@@ -255,6 +289,9 @@ def main() -> None:
     second.add_argument("files", nargs="+")
     second.add_argument("--out", default="")
     second.set_defaults(run=run_learn)
+    third = verbs.add_parser("judge")
+    third.add_argument("files", nargs="+")
+    third.set_defaults(run=run_judge)
     arguments = parser.parse_args()
     if getattr(arguments, "data", "") is None:
         sys.exit("error: no recordings: give --data DIR or set BETZ_DATA")
