@@ -1,4 +1,4 @@
-"""The weights that come with Betz: small, with licence and sources, and better than ridge on what they have not seen."""
+"""The weights that come with Betz: small, with licence and sources, better than ridge on what they have not seen."""
 
 from __future__ import annotations
 
