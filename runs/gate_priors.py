@@ -205,7 +205,7 @@ def expectation(rows: Sequence[Any], priors: Sequence[Prior]) -> Expectation:
 def unique_rows(files: Sequence[str]) -> dict[tuple[Any, ...], Any]:
     """The rows of some files, each with a copy as if no member had been trained; repeated ones once."""
     rows = [json.loads(line) for file in files for line in Path(file).read_text().splitlines()]
-    rows += [without_training(r) for r in rows if r["budget_s"] > 0]
+    rows = [without_training(r) for r in rows if r["budget_s"] > 0] + rows  # a collected row takes a copy's place
     return {(r["session"], r["minutes"], r["kind"], r["known"], r["budget_s"] > 0): r for r in rows}
 
 

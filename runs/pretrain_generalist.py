@@ -183,7 +183,7 @@ def main() -> None:
         ]
         for done in waiting_:
             done.result()
-    target = arguments.out / name.replace("networks", "model")
+    target = arguments.out if name == "networks" else arguments.out / name.replace("networks", "model")
     export(arguments.out / name, target, arguments, sum(len(s.items) for s in chosen) - len(left_out))
     print(target)
 
