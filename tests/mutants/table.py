@@ -134,7 +134,7 @@ MUTANTS = (
     Mutant(
         "no floor for near-dead channels",
         "src/betz/decode/features.py",
-        "sd[same] = np.maximum(sd[same], SD_FLOOR * np.median(live))",
+        "out[same] = np.maximum(out[same], SD_FLOOR * np.median(live, axis=0))",
         "pass",
         WIENER,
     ),

@@ -20,6 +20,22 @@ calibration otherwise dominates every prediction (R² of −20 … −160 was me
 Z_CLIP = 8.0
 
 
+def floored(sd_CX: Float, channels: Sequence[Channel]) -> Float:
+    """Standard deviations of X features a channel, floored; 1 where nothing varies.
+
+    The floor is taken within counts, and within power channels of one unit: their scales are unrelated.
+    """
+    out = sd_CX.copy()
+    scale = np.array(["count" if c.kind != "power" else f"power {c.unit}" for c in channels])
+    for name in np.unique(scale):
+        same = scale == name
+        live = out[same & (out > 0).all(axis=1)]
+        if len(live):
+            out[same] = np.maximum(out[same], SD_FLOOR * np.median(live, axis=0))
+    out[out == 0] = 1.0
+    return out
+
+
 @dataclass(frozen=True, eq=False)
 class Scaler:
     """Robust z-scores of channels, fitted on calibration signals.
@@ -34,9 +50,7 @@ class Scaler:
 
     @classmethod
     def fit(cls, signals_NC: Array, channels: Sequence[Channel]) -> Scaler:
-        """Mean and floored standard deviation of each channel.
-
-        The floor is taken within counts, and within power channels of one unit: their scales are unrelated.
+        """Mean and standard deviation of each channel, :func:`floored`.
 
         Raises:
             DataError: no channel varies.
@@ -48,14 +62,7 @@ class Scaler:
                 where="calibration",
                 remedy="check the channel selection, the reference and the recording",
             )
-        scale = np.array(["count" if c.kind != "power" else f"power {c.unit}" for c in channels])
-        for name in np.unique(scale):
-            same = scale == name
-            live = sd[same & (sd > 0)]
-            if live.size:
-                sd[same] = np.maximum(sd[same], SD_FLOOR * np.median(live))
-        sd[sd == 0] = 1.0
-        return cls(mean, sd)
+        return cls(mean, floored(sd[:, None], channels)[:, 0])
 
     def apply(self, signals: Array, present: NDArray[np.bool_] | None = None) -> Float:
         """Z-scores (…, C) clipped at ±8; 0, the calibration mean, where ``present`` (…) is False."""

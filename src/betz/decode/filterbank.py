@@ -19,7 +19,7 @@ from betz.core.errors import DataError
 from betz.core.prediction import Array
 from betz.core.session import Channel
 from betz.decode.closed_form import Segments
-from betz.decode.features import SD_FLOOR, Z_CLIP, counting
+from betz.decode.features import Z_CLIP, counting, floored
 
 Float32 = NDArray[np.float32]
 
@@ -95,15 +95,8 @@ class FilterBank:
                 where="calibration",
                 remedy="check the channel selection, the reference and the recording",
             )
-        scales = np.array(["count" if c.kind != "power" else f"power {c.unit}" for c in channels])
-        sd_CK = sd.reshape(number, FILTERS)
-        for scale in np.unique(scales):
-            same = scales == scale
-            live = sd_CK[same & (sd_CK > 0).all(axis=1)]
-            if len(live):
-                sd_CK[same] = np.maximum(sd_CK[same], SD_FLOOR * np.median(live, axis=0))
-        sd_CK[sd_CK == 0] = 1.0
-        return cls(bin_ms, bare.counting, rest, mean.astype(np.float32), sd_CK.ravel().astype(np.float32))
+        sd = floored(sd.reshape(number, FILTERS), channels).ravel()
+        return cls(bin_ms, bare.counting, rest, mean.astype(np.float32), sd.astype(np.float32))
 
     @property
     def stride(self) -> int:

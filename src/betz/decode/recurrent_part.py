@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from betz.core.prediction import Array
 from betz.core.seeds import SeedTree
 from betz.core.session import Channel
-from betz.decode.features import SD_FLOOR, Z_CLIP, counting
+from betz.decode.features import Z_CLIP, counting, floored
 from betz.decode.filterbank import FilterBank
 from betz.decode.fit import TrainingWindows, fit
 from betz.decode.members import Calibration
@@ -148,13 +148,7 @@ def train_recurrent(c: Calibration, *, budget_s: float) -> tuple[RecurrentPart, 
     rooted = np.zeros((session.num_bins, len(session.channels)), np.float32)
     for a, b in session.segments:
         rooted[a:b] = c.bank.rooted(session.signals[a:b])
-    sd = rooted[inside].std(axis=0, dtype=np.float64)
-    kinds = np.array([f"{ch.kind == 'power'} {ch.unit}" for ch in session.channels])
-    for kind in np.unique(kinds):
-        live = sd[(kinds == kind) & (sd > 0)]
-        if live.size:
-            sd[kinds == kind] = np.maximum(sd[kinds == kind], SD_FLOOR * np.median(live))
-    sd = np.where(sd > 0, sd, 1.0).astype(np.float32)
+    sd = floored(rooted[inside].std(axis=0, dtype=np.float64)[:, None], session.channels)[:, 0].astype(np.float32)
     center, scale = c.y_NK[c.labelled_N].mean(axis=0), c.y_NK[c.labelled_N].std(axis=0)
     z_NK = np.where(c.labelled_N[:, None], (c.y_NK - center) / scale, np.nan)
     generator = torch.Generator().manual_seed(

@@ -19,6 +19,7 @@ from betz.core.errors import DataError
 from betz.core.seeds import SeedTree
 from betz.core.session import Session
 from betz.decode.bank import BankFit, Blocks, without_labels
+from betz.decode.features import floored
 from betz.decode.filterbank import FILTERS, FilterBank
 from betz.decode.history import History
 from betz.decode.labels import groups
@@ -188,13 +189,12 @@ class _Source:
         raw = self.filtered[bins][:, columns]
         inside = self.usable[bins]
         mean, sd = raw[inside].mean(axis=0), raw[inside].std(axis=0)
-        sd = _floored(sd)
+        own = [session.channels[c] for c in channels]
+        sd = floored(sd.reshape(-1, FILTERS).astype(np.float64), own).ravel().astype(np.float32)
         x = np.clip((raw - mean) / sd, -8, 8).astype(np.float32)
         segments = [(max(a - begin, 0), min(b - begin, length)) for a, b in session.segments]
         segments = [(a, b) for a, b in segments if a < b]
-        statistics = channel_statistics(
-            session.signals[bins][:, channels], segments, [session.channels[c] for c in channels], session.bin_ms
-        )
+        statistics = channel_statistics(session.signals[bins][:, channels], segments, own, session.bin_ms)
         asked = self.filtered[start:stop][:, columns].copy()
         asked.reshape(stop - start, len(channels), FILTERS)[:, silent] = 0
         xq = np.clip((asked - mean) / sd, -8, 8).astype(np.float32)
@@ -292,14 +292,6 @@ class _Source:
 
 def _is_velocity(names: Sequence[str]) -> bool:
     return len(names) == 2 and all(n.endswith(("_vx", "_vy")) for n in names)
-
-
-def _floored(sd: Float32) -> Float32:
-    by = sd.reshape(-1, FILTERS)
-    live = by[(by > 0).all(axis=1)]
-    floor = 0.3 * np.median(live, axis=0) if len(live) else np.ones(FILTERS)
-    out = np.maximum(by, floor)
-    return np.where(out > 0, out, 1).ravel().astype(np.float32)
 
 
 # ---- on disk
